@@ -1,0 +1,138 @@
+"""What penstock needs of a log, as small protocols.
+
+`penstock.kafka.broker.KafkaBroker` is the real one; `penstock.kafka.memory.MemoryBroker` keeps
+everything in memory with the same meaning (transactions, markers that take offsets, fencing,
+eager rebalances), so that unit tests need no socket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from penstock.records import Outgoing, Partition, Record
+
+__all__ = [
+    "Broker",
+    "Fenced",
+    "LogError",
+    "Membership",
+    "Ownership",
+    "Position",
+    "Publisher",
+    "RebalanceListener",
+]
+
+
+class LogError(Exception):
+    """The log could not do it; what was in the call did not happen, or will be undone."""
+
+
+class Fenced(LogError):
+    """Somebody else took the partition over: drop its work, nothing of it may be written."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Position:
+    """Where a group stands in a partition.
+
+    Attributes:
+        offset: The next offset to read; None where nothing was committed yet.
+        metadata: What the last owner left beside it.
+    """
+
+    offset: int | None
+    metadata: str = ""
+
+
+class Publisher(Protocol):
+    """Writes records outside any transaction."""
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Returns when all replicas in sync hold the records.
+
+        Raises:
+            LogError: Some were not acknowledged; they may still arrive.
+        """
+        ...
+
+
+class RebalanceListener(Protocol):
+    """Told when partitions come and go. Both calls finish before the next generation begins."""
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """The partitions are no longer this member's."""
+        ...
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        """The partitions are this member's; they are paused until it takes and resumes them."""
+        ...
+
+
+class Ownership(Protocol):
+    """The right to answer for one input partition, held through its transactional id."""
+
+    @property
+    def position(self) -> Position:
+        """Where the last owner's last commit left the partition."""
+        ...
+
+    async def commit(self, outputs: Sequence[Outgoing], next_offset: int, metadata: str) -> None:
+        """Writes outputs and position in one transaction; returns when it is committed.
+
+        Raises:
+            Fenced: Somebody else took the partition over; nothing was written.
+            LogError: It is not known whether it was written; ownership must be taken anew.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Gives up what the client holds; the position stays."""
+        ...
+
+
+class Membership(Protocol):
+    """A place in a consumer group."""
+
+    async def poll(
+        self, timeout_s: float, max_records: int
+    ) -> Mapping[Partition, Sequence[Record]]:
+        """What was delivered, at most `max_records`; empty after `timeout_s` without any.
+
+        Raises:
+            LogError: The group cannot be read.
+        """
+        ...
+
+    def pause(self, partition: Partition) -> None:
+        """Delivers nothing of the partition until it is resumed."""
+        ...
+
+    def resume(self, partition: Partition) -> None:
+        """Delivers the partition again."""
+        ...
+
+    async def take(self, partition: Partition) -> Ownership:
+        """Takes a partition over: fences the last owner, reads the position, seeks to it.
+
+        Raises:
+            LogError: The broker did not answer in time.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Leaves the group at once."""
+        ...
+
+
+class Broker(Protocol):
+    """Where consumers come from."""
+
+    async def join(self, group: str, topic: str, listener: RebalanceListener) -> Membership:
+        """Joins a group that reads one topic, committed records only.
+
+        Raises:
+            LogError: The broker could not be reached.
+        """
+        ...
