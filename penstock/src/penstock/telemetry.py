@@ -82,7 +82,7 @@ def serve_metrics(host: str, port: int) -> None:
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for a module; call it with an event and key=value pairs."""
-    return structlog.stdlib.get_logger(name)  # type: ignore[no-any-return]
+    return structlog.stdlib.get_logger(name)
 
 
 def tracer(name: str) -> trace.Tracer:

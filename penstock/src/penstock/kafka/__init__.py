@@ -1,1 +1,1 @@
-"""Kafka plumbing: ports the services own, aiokafka behind them, and a broker in memory for tests."""
+"""Kafka plumbing: ports, aiokafka behind them, and a broker in memory for unit tests."""

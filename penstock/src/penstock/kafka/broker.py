@@ -1,0 +1,225 @@
+"""The log on Apache Kafka, through aiokafka. The only module that knows aiokafka's consumers.
+
+aiokafka's transactions carry no group generation, so a stopped owner that wakes can only be told
+apart by its transactional id: one id per (group, topic, partition), taken by initialising it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
+from aiokafka.producer import sender
+from aiokafka.structs import OffsetAndMetadata
+
+from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
+from penstock.records import Outgoing, Partition, Record
+from penstock.topics import MAX_REQUEST_RECORD_BYTES
+
+__all__ = ["KafkaBroker", "KafkaMembership", "KafkaOwnership", "record_of"]
+
+SESSION_MS = 10_000
+HEARTBEAT_MS = 3_000
+REBALANCE_MS = 30_000
+TRANSACTION_MS = 5_000  # a dead owner's transaction holds read-committed readers this long
+TAKE_S = 30.0
+RELEASE_S = 5.0
+MAX_RECORD_BYTES = MAX_REQUEST_RECORD_BYTES + 1024 * 1024
+
+# aiokafka waits 20 ms whenever the broker still finishes the last transaction of the id, which
+# caps an id at 40 transactions a second; the broker needs about 2 ms.
+_BACKOFF_S = 0.002
+if getattr(sender, "BACKOFF_OVERRIDE", None) == 0.02:
+    sender.BACKOFF_OVERRIDE = _BACKOFF_S
+
+
+def record_of(message: object) -> Record:
+    """Aiokafka's record as ours."""
+    m = message
+    return Record(
+        partition=Partition(m.topic, m.partition),  # type: ignore[attr-defined]
+        offset=m.offset,  # type: ignore[attr-defined]
+        key=m.key,  # type: ignore[attr-defined]
+        value=m.value,  # type: ignore[attr-defined]
+        headers=m.headers,  # type: ignore[attr-defined]
+        timestamp_ms=m.timestamp,  # type: ignore[attr-defined]
+    )
+
+
+class KafkaBroker:
+    """Makes memberships of consumer groups on a Kafka cluster."""
+
+    def __init__(self, bootstrap: str, client_id: str = "penstock") -> None:
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+
+    async def join(self, group: str, topic: str, listener: RebalanceListener) -> KafkaMembership:
+        """See `penstock.kafka.ports.Broker`."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            client_id=self._client_id,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            rebalance_timeout_ms=REBALANCE_MS,
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            max_poll_interval_ms=300_000,
+        )
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            await consumer.stop()
+            raise LogError(f"Kafka at {self._bootstrap} cannot be reached: {error}") from error
+        membership = KafkaMembership(consumer, self._bootstrap, self._client_id, group)
+        # Subscribing after the start lets the caller hold its membership before the first
+        # assignment asks for it.
+        consumer.subscribe([topic], listener=_Listener(consumer, listener))
+        return membership
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Hands rebalances on, with new partitions paused until they are taken."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, listener: RebalanceListener) -> None:
+        self._consumer = consumer
+        self._listener = listener
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        await self._listener.revoked([Partition(*p) for p in revoked])
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        self._consumer.pause(*assigned)
+        await self._listener.assigned(sorted(Partition(*p) for p in assigned))
+
+
+class KafkaMembership:
+    """A place in a consumer group on Kafka; see `penstock.kafka.ports.Membership`."""
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, bootstrap: str, client_id: str, group: str
+    ) -> None:
+        self._consumer = consumer
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+        self._group = group
+
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, list[Record]]:
+        """See the port."""
+        try:
+            fetched = await self._consumer.getmany(
+                timeout_ms=int(timeout_s * 1000), max_records=max_records
+            )
+        except KafkaError as error:
+            raise LogError(f"reading failed: {error!r}") from error
+        return {Partition(*tp): [record_of(m) for m in batch] for tp, batch in fetched.items()}
+
+    def pause(self, partition: Partition) -> None:
+        """See the port."""
+        if TopicPartition(*partition) in self._consumer.assignment():
+            self._consumer.pause(TopicPartition(*partition))
+
+    def resume(self, partition: Partition) -> None:
+        """See the port."""
+        if TopicPartition(*partition) in self._consumer.assignment():
+            self._consumer.resume(TopicPartition(*partition))
+
+    async def take(self, partition: Partition) -> KafkaOwnership:
+        """See the port."""
+        # The order matters: the id first, which ends what a dead owner left open and fences it;
+        # only then the committed position, which nobody else can move any more.
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            client_id=self._client_id,
+            transactional_id=f"{self._group}-{partition.topic}-{partition.number}",
+            transaction_timeout_ms=TRANSACTION_MS,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=256 * 1024,
+            max_request_size=MAX_RECORD_BYTES,
+            request_timeout_ms=20_000,
+        )
+        try:
+            async with asyncio.timeout(TAKE_S):
+                await producer.start()
+                position = await self._position(partition)
+        except (KafkaError, TimeoutError) as error:
+            await _stop(producer)
+            raise LogError(f"{partition} could not be taken: {error!r}") from error
+        ownership = KafkaOwnership(producer, self._group, partition, position)
+        tp = TopicPartition(*partition)
+        if position.offset is None:
+            await self._consumer.seek_to_beginning(tp)
+        else:
+            self._consumer.seek(tp, position.offset)
+        return ownership
+
+    async def _position(self, partition: Partition) -> Position:
+        # `AIOKafkaConsumer.committed` drops the metadata; the coordinator keeps it.
+        tp = TopicPartition(*partition)
+        committed = await self._consumer._coordinator.fetch_committed_offsets([tp])
+        found = committed.get(tp)
+        if found is None or found.offset < 0:
+            return Position(None)
+        return Position(found.offset, found.metadata)
+
+    async def leave(self) -> None:
+        """See the port."""
+        with contextlib.suppress(KafkaError):
+            await self._consumer.stop()
+
+
+class KafkaOwnership:
+    """One partition's transactional id on Kafka; see `penstock.kafka.ports.Ownership`."""
+
+    def __init__(
+        self, producer: AIOKafkaProducer, group: str, partition: Partition, position: Position
+    ) -> None:
+        self._producer = producer
+        self._group = group
+        self._tp = TopicPartition(*partition)
+        self._position = position
+
+    @property
+    def position(self) -> Position:
+        """See the port."""
+        return self._position
+
+    async def commit(self, outputs: Sequence[Outgoing], next_offset: int, metadata: str) -> None:
+        """See the port."""
+        producer = self._producer
+        try:
+            await producer.begin_transaction()
+            for record in outputs:
+                await producer.send(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=record.partition,
+                    headers=list(record.headers),
+                )
+            await producer.send_offsets_to_transaction(
+                {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
+            )
+            await producer.commit_transaction()
+        except ProducerFenced as error:
+            raise Fenced(f"{self._tp} belongs to somebody else") from error
+        except (KafkaError, IllegalOperation, AssertionError) as error:
+            # aiokafka asserts on its state machine after a fatal error.
+            raise LogError(f"transaction for {self._tp} failed: {error!r}") from error
+
+    async def release(self) -> None:
+        """See the port."""
+        await _stop(self._producer)
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    # stop() flushes, which hangs while the broker is away and raises once fenced.
+    with contextlib.suppress(KafkaError, TimeoutError):
+        await asyncio.wait_for(producer.stop(), RELEASE_S)
