@@ -32,6 +32,9 @@ class MemoryBroker:
 
     Args:
         partitions: How many partitions every topic has.
+
+    Attributes:
+        fail_next_commit: Raised by the next commit of anybody, once; nothing is written.
     """
 
     def __init__(self, partitions: int = 4) -> None:
@@ -39,6 +42,7 @@ class MemoryBroker:
         self._logs: dict[Partition, list[Record | None]] = defaultdict(list)
         self._groups: dict[tuple[str, str], _Group] = defaultdict(_Group)
         self._arrived = asyncio.Event()
+        self.fail_next_commit: LogError | None = None
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """See `penstock.kafka.ports.Publisher`."""
@@ -182,7 +186,6 @@ class MemoryOwnership:
         self._partition = partition
         self._position = position
         self._epoch = group.epochs[partition]
-        self.fail_next: LogError | None = None
 
     @property
     def position(self) -> Position:
@@ -194,8 +197,8 @@ class MemoryOwnership:
         await asyncio.sleep(0)
         if self._epoch != self._group.epochs[self._partition]:
             raise Fenced(f"{self._partition} belongs to somebody else")
-        if self.fail_next is not None:
-            failure, self.fail_next = self.fail_next, None
+        failure, self._broker.fail_next_commit = self._broker.fail_next_commit, None
+        if failure is not None:
             raise failure
         written = {self._broker.append(output).partition for output in outputs}
         for partition in written:

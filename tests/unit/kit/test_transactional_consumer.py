@@ -1,0 +1,160 @@
+"""Results and position commit together, whatever fails, joins or is fenced in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+from penstock.kafka import consumer as consumer_module
+from penstock.kafka.consumer import TransactionalConsumer
+from penstock.kafka.memory import MemoryBroker
+from penstock.kafka.ports import LogError
+from penstock.records import Outgoing, Partition, Record
+
+INPUT, OUTPUT = "in", "out"
+
+
+class Echo:
+    """Answers each record with its value; `hold` keeps some waiting, `poison` makes some raise."""
+
+    def __init__(self) -> None:
+        self.hold: dict[bytes, asyncio.Event] = {}
+        self.started: list[bytes] = []
+
+    async def handle(self, record: Record) -> Sequence[Outgoing]:
+        assert record.value is not None
+        self.started.append(record.value)
+        if record.value in self.hold:
+            await self.hold[record.value].wait()
+        if record.value.startswith(b"poison"):
+            raise RuntimeError("cannot handle it")
+        return [Outgoing(OUTPUT, record.key, record.value)]
+
+    def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
+        return [Outgoing(OUTPUT, record.key, b"failed " + (record.value or b""))]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def answers(broker: MemoryBroker) -> Counter[bytes]:
+    return Counter(record.value or b"" for record in broker.read(OUTPUT))
+
+
+def publish(broker: MemoryBroker, *values: bytes, partition: int = 0) -> None:
+    for value in values:
+        broker.append(Outgoing(INPUT, b"k", value, partition=partition))
+
+
+@contextlib.asynccontextmanager
+async def running(
+    broker: MemoryBroker, handler: Echo, **options: int
+) -> AsyncIterator[TransactionalConsumer]:
+    consumer = TransactionalConsumer(broker, topic=INPUT, group="g", handler=handler, **options)
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield consumer
+    finally:
+        await consumer.stop(drain_s=0)
+        await task
+
+
+@pytest.fixture(autouse=True)
+def quick_rejoin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "REJOIN_S", (0.001, 0.01))
+
+
+async def test_every_record_is_answered_once() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    values = [b"%d" % i for i in range(100)]
+    for i, value in enumerate(values):
+        publish(broker, value, partition=i % 4)
+    async with running(broker, handler):
+        await until(lambda: len(answers(broker)) == 100)
+    assert answers(broker) == Counter(values)
+
+
+async def test_an_answer_behind_unfinished_work_is_not_visible() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    handler.hold[b"slow"] = asyncio.Event()
+    publish(broker, b"slow", b"quick")
+    async with running(broker, handler):
+        await until(lambda: handler.started == [b"slow", b"quick"])
+        assert not answers(broker)
+        handler.hold[b"slow"].set()
+        await until(lambda: len(answers(broker)) == 2)
+    assert broker.position("g", Partition(INPUT, 0)).offset == 2
+
+
+async def test_a_failed_commit_runs_the_work_again_and_answers_once() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    broker.fail_next_commit = LogError("the broker went away")
+    publish(broker, b"a", b"b")
+    async with running(broker, handler):
+        await until(lambda: len(answers(broker)) == 2)
+    assert answers(broker) == Counter([b"a", b"b"])
+    assert Counter(handler.started)[b"a"] == 2
+
+
+async def test_a_second_member_takes_over_half_and_nothing_is_answered_twice() -> None:
+    broker, first, second = MemoryBroker(), Echo(), Echo()
+    for n in range(4):
+        publish(broker, b"before %d" % n, partition=n)
+    gate = asyncio.Event()
+    first.hold = {b"before %d" % n: gate for n in range(4)}
+    async with running(broker, first) as one:
+        await until(lambda: len(first.started) == 4)
+        async with running(broker, second) as two:
+            await until(lambda: len(one.assigned) == len(two.assigned) == 2)
+            gate.set()
+            for n in range(4):
+                publish(broker, b"after %d" % n, partition=n)
+            await until(lambda: sum(answers(broker).values()) >= 8)
+    assert set(answers(broker).values()) == {1}
+    assert len(answers(broker)) == 8
+
+
+async def test_a_handler_that_raises_is_answered_by_its_failure() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    publish(broker, b"poison", b"fine")
+    async with running(broker, handler):
+        await until(lambda: len(answers(broker)) == 2)
+    assert answers(broker) == Counter([b"failed poison", b"fine"])
+
+
+async def test_a_full_partition_pauses_and_resumes() -> None:
+    broker, handler = MemoryBroker(partitions=1), Echo()
+    values = [b"%d" % i for i in range(40)]
+    handler.hold = {value: asyncio.Event() for value in values}
+    publish(broker, *values[:10])
+    async with running(broker, handler, max_in_flight=10):
+        await until(lambda: len(handler.started) == 10)
+        publish(broker, *values[10:])
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert len(handler.started) == 10
+        for event in handler.hold.values():
+            event.set()
+        await until(lambda: len(answers(broker)) == 40)
+    assert set(answers(broker).values()) == {1}
+
+
+async def test_a_graceful_stop_lets_work_under_way_end() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    handler.hold[b"a"] = asyncio.Event()
+    publish(broker, b"a")
+    consumer = TransactionalConsumer(broker, topic=INPUT, group="g", handler=handler)
+    task = asyncio.create_task(consumer.run())
+    await until(lambda: handler.started == [b"a"])
+    stop = asyncio.create_task(consumer.stop(drain_s=5))
+    await asyncio.sleep(0)
+    handler.hold[b"a"].set()
+    await stop
+    await task
+    assert answers(broker) == Counter([b"a"])
