@@ -1,0 +1,1 @@
+"""The penstock stack as plain processes on loopback, Kafka included, from Python packages alone."""

