@@ -19,8 +19,8 @@ __all__ = ["Settings", "SettingsError"]
 
 PREFIX = "PENSTOCK_"
 SERVICES = ("INGEST", "INFERENCE", "DRIFT", "COST", "RETRAIN")
-# Read by the launcher of the native stack, not by services.
-LAUNCHER = ("NATIVE", "DEMO")
+# Read by the launcher of the native stack and by the command, not by services.
+LAUNCHER = ("NATIVE", "DEMO", "CLI")
 
 
 class SettingsError(Exception):

@@ -1,0 +1,80 @@
+"""Bounded reads of the log, for commands that want what is there and then end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from penstock.cli.run import CliError
+from penstock.cli.settings import CliSettings
+from penstock.kafka.admin import KafkaAdmin
+from penstock.kafka.publisher import KafkaPublisher
+from penstock.kafka.reader import LogReader, Start
+from penstock.records import Record
+
+__all__ = ["CLIENT_ID", "publisher", "read_all", "reading", "require_topic"]
+
+CLIENT_ID = "penstock-cli"
+READ_S = 60.0
+
+
+async def require_topic(settings: CliSettings, name: str) -> str:
+    """A topic's full name, once it is known that Kafka answers and has it.
+
+    Raises:
+        LogError: Kafka cannot be reached.
+        CliError: The topic is not there.
+    """
+    full = settings.topic(name)
+    async with KafkaAdmin(settings.kafka_bootstrap, CLIENT_ID) as admin:
+        if full not in await admin.observe(settings.topic_prefix):
+            raise CliError(f"topic {full} is not there; create it with: penstock topics apply")
+    return full
+
+
+@contextlib.asynccontextmanager
+async def publisher(settings: CliSettings) -> AsyncIterator[KafkaPublisher]:
+    """A publisher that is connected while the context lasts."""
+    made = KafkaPublisher(settings.kafka_bootstrap, CLIENT_ID, linger_ms=2)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    settings: CliSettings, topic: str, start: Start, on_record: Callable[[Record], None]
+) -> AsyncIterator[None]:
+    """Reads a topic while the context lasts; entered when what was there has been read.
+
+    Raises:
+        CliError: It took longer than a minute.
+    """
+    reader = LogReader(settings.kafka_bootstrap, topic, start=start)
+    task = asyncio.create_task(reader.run(on_record))
+    caught_up = asyncio.create_task(reader.caught_up.wait())
+    try:
+        await asyncio.wait({task, caught_up}, timeout=READ_S, return_when="FIRST_COMPLETED")
+        if task.done():
+            task.result()
+        if not reader.caught_up.is_set():
+            raise CliError(f"{topic} could not be read within {READ_S:g} s")
+        yield
+    finally:
+        for pending in (task, caught_up):
+            pending.cancel()
+        await asyncio.gather(task, caught_up, return_exceptions=True)
+
+
+async def read_all(settings: CliSettings, topic: str) -> list[Record]:
+    """Every committed record that is in a topic now.
+
+    Raises:
+        CliError: It took longer than a minute.
+    """
+    records: list[Record] = []
+    async with reading(settings, topic, Start.BEGINNING, records.append):
+        return records
