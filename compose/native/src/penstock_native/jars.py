@@ -1,4 +1,4 @@
-"""Apache Kafka's jars: fetched once in pure Python, and used only when their digests are as recorded.
+"""Apache Kafka's jars: fetched once in pure Python, used only if their digests are as recorded.
 
 `kafka-jars.sha256` lists every jar by name. To record another version, set KAFKA_VERSION in
 `compose/.env`, run `python -m penstock_native.jars`, and review the difference.
@@ -131,8 +131,10 @@ def _locked(path: Path) -> Iterator[None]:
 def record(version: str, manifest: Path = MANIFEST) -> None:
     """Resolve the jars of a version and write their digests. Needs the network; blocks."""
     lines = [f"# Apache Kafka {version}: sha256 and name of every jar, written by {_RECORD}"]
-    for jar in sorted(_resolve(version), key=lambda path: path.name):
-        lines.append(f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}")
+    lines += [
+        f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}"
+        for jar in sorted(_resolve(version), key=lambda path: path.name)
+    ]
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -54,6 +54,9 @@ _SETTINGS = {
     # No wait for members that might come: a group of one process is complete at once.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
+    # A node that was killed may register again only when its last life has timed out (9 s).
+    "broker.session.timeout.ms": "1500",
+    "broker.heartbeat.interval.ms": "300",
     # Offsets carry the set of requests completed above the watermark.
     "offset.metadata.max.bytes": "65536",
     # A dead owner's open transaction holds readers until it is timed out: look every second.
@@ -160,7 +163,9 @@ class KafkaServer:
             return
         for port in (self.port, self.controller_port):
             if not is_free(port):
-                raise StartError(f"port {port} is taken: stop what listens there, or choose another")
+                raise StartError(
+                    f"port {port} is taken: stop what listens there, or choose another"
+                )
         process = spawn(self.prepare(), log=self.log_path)
         self._process = process
         wait_until(
@@ -223,9 +228,9 @@ class KafkaServer:
         _log.info("formatting the storage of a new Kafka node in %s", self.state_dir)
         # Any id serves: the cluster has one node, and the id only keeps strange disks out.
         cluster = "penstock-native-000000"
+        tool = ("kafka.tools.StorageTool", "format")
         result = subprocess.run(  # noqa: S603 - our own command
-            [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
-            + ["--config", str(properties)],
+            [*java, *tool, "--cluster-id", cluster, "--config", str(properties)],
             capture_output=True,
             text=True,
             check=False,

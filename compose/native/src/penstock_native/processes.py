@@ -14,7 +14,9 @@ from penstock_native.ports import wait_until
 LEASH = Path(__file__).with_name("leash.py")
 
 
-def leashed(command: Sequence[str], *, parent: int, signal_number: int, reap: bool = False) -> list[str]:
+def leashed(
+    command: Sequence[str], *, parent: int, signal_number: int, reap: bool = False
+) -> list[str]:
     """Return the command that runs `command` under the leash (see `leash`).
 
     A parent of 0 skips the check that the parent still lives: for commands in a configuration file,

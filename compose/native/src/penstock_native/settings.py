@@ -1,6 +1,7 @@
 """The stack's settings: `compose/.env`, overridden by the process environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,4 +39,4 @@ def stack_environment(overrides: Mapping[str, str] | None = None) -> dict[str, s
 
 def port_variables() -> list[str]:
     """Names of every setting that is a port to listen on."""
-    return [name for name in stack_defaults() if name.endswith("_PORT")]
+    return [name for name in stack_defaults() if re.fullmatch(r"PENSTOCK_\w+_PORT", name)]
