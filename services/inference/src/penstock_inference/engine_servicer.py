@@ -1,0 +1,146 @@
+"""The engine's end of the stream: work comes in, events go out, both in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator
+
+from penstock.errors import PenstockError, Unavailable
+from penstock.telemetry import logger
+from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
+
+from penstock_inference import metrics
+from penstock_inference.generation import Delta, Engine
+from penstock_inference.wire import failure_of, generation_of, result_of
+
+__all__ = ["EngineServicer"]
+
+log = logger(__name__)
+
+EVENTS_PER_MESSAGE = 512
+
+
+class EngineServicer(engine_service_pb2_grpc.EngineServicer):
+    """Runs the work of every pump that dialled this replica.
+
+    A stream that ends takes its work with it: the pump runs it again elsewhere, so what goes on
+    here would be paid for twice.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._load_tokens = 0
+        self.progress_s = time.monotonic()
+
+    @property
+    def load_tokens(self) -> int:
+        """Tokens that the running work may still take, at most."""
+        return self._load_tokens
+
+    async def Work(  # noqa: N802 - gRPC names it
+        self,
+        request_iterator: AsyncIterator[engine_service_pb2.WorkRequest],
+        context: object,
+    ) -> AsyncIterator[engine_service_pb2.WorkResponse]:
+        """One pump's stream; see the contract."""
+        stream = _Stream(self)
+        reader = asyncio.create_task(stream.read(request_iterator))
+        try:
+            while (events := await stream.next_events()) is not None:
+                yield engine_service_pb2.WorkResponse(events=events)
+        finally:
+            reader.cancel()
+            stream.cancel_all()
+
+    async def run(self, item: engine_service_pb2.WorkItem, stream: _Stream) -> None:
+        """Does one piece of work and puts its events on the stream."""
+        request_id = item.request.request_id
+        tokens = item.request.request.sampling.max_tokens
+        self._load_tokens += tokens
+        metrics.RUNNING.inc()
+        started = time.monotonic()
+        try:
+            result = await self._generate(item, stream, started)
+        except PenstockError as error:
+            result = failure_of(error)
+        except Exception as error:
+            log.exception("generation failed", request_id=request_id)
+            result = failure_of(Unavailable(f"the engine failed: {type(error).__name__}"))
+        finally:
+            self._load_tokens -= tokens
+            metrics.RUNNING.dec()
+        stream.put(engine_service_pb2.WorkEvent(request_id=request_id, result=result))
+
+    async def _generate(
+        self, item: engine_service_pb2.WorkItem, stream: _Stream, started: float
+    ) -> engine_service_pb2.WorkResult:
+        request_id = item.request.request_id
+        index, crc = 0, 0
+        async for event in self._engine.generate(generation_of(item.request)):
+            self.progress_s = time.monotonic()
+            if isinstance(event, Delta):
+                crc = zlib.crc32(event.text.encode(), crc)
+                chunk = response_pb2.TokenChunk(
+                    request_id=request_id,
+                    attempt=item.attempt,
+                    index=index,
+                    tokens=event.tokens,
+                    text=event.text,
+                    text_crc32=crc,
+                )
+                index += event.tokens
+                stream.put(engine_service_pb2.WorkEvent(request_id=request_id, chunk=chunk))
+            else:
+                metrics.GENERATED_TOKENS.inc(event.completion_tokens)
+                return result_of(event, time.monotonic() - started)
+        raise Unavailable("the engine ended the generation without an answer")
+
+
+class _Stream:
+    """One pump's work on this replica."""
+
+    def __init__(self, servicer: EngineServicer) -> None:
+        self._servicer = servicer
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._events: asyncio.Queue[engine_service_pb2.WorkEvent | None] = asyncio.Queue()
+
+    def put(self, event: engine_service_pb2.WorkEvent) -> None:
+        self._events.put_nowait(event)
+
+    async def read(self, requests: AsyncIterator[engine_service_pb2.WorkRequest]) -> None:
+        try:
+            async for request in requests:
+                for item in request.start:
+                    self._start(item)
+                for request_id in request.cancel:
+                    if task := self._tasks.get(request_id):
+                        task.cancel()
+        finally:
+            self._events.put_nowait(None)
+
+    def _start(self, item: engine_service_pb2.WorkItem) -> None:
+        request_id = item.request.request_id
+        task = asyncio.create_task(self._servicer.run(item, self))
+        self._tasks[request_id] = task
+        task.add_done_callback(lambda done: self._forget(request_id, done))
+
+    def _forget(self, request_id: str, done: asyncio.Task[None]) -> None:
+        if self._tasks.get(request_id) is done:
+            del self._tasks[request_id]
+
+    async def next_events(self) -> list[engine_service_pb2.WorkEvent] | None:
+        """What has happened, at least one event; None when the pump ended the stream."""
+        event = await self._events.get()
+        events = []
+        while event is not None:
+            events.append(event)
+            if self._events.empty() or len(events) == EVENTS_PER_MESSAGE:
+                return events
+            event = self._events.get_nowait()
+        return None
+
+    def cancel_all(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()

@@ -1,0 +1,37 @@
+"""The metrics of inference, each declared once. vLLM adds its own, unchanged, on the engine."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "CHUNKS_DROPPED",
+    "GENERATED_TOKENS",
+    "IN_FLIGHT",
+    "LATENCY_SECONDS",
+    "LIVE_ENGINES",
+    "RESPONSES",
+    "RESTARTED",
+    "RUNNING",
+]
+
+RUNNING = Gauge("penstock_engine_running", "Generations under way on this engine replica.")
+GENERATED_TOKENS = Counter(
+    "penstock_engine_generated_tokens_total", "Tokens that this engine replica drew."
+)
+IN_FLIGHT = Gauge("penstock_pump_in_flight", "Requests that this pump has at engines.")
+LIVE_ENGINES = Gauge("penstock_pump_live_engines", "Engine replicas that this pump is joined to.")
+RESPONSES = Counter(
+    "penstock_pump_responses_total", "Terminal records written, by outcome.", ("outcome",)
+)
+RESTARTED = Counter(
+    "penstock_pump_work_restarted_total", "Work begun again because its engine was lost."
+)
+CHUNKS_DROPPED = Counter(
+    "penstock_pump_chunks_dropped_total", "Token chunks not sent; the terminal record has the text."
+)
+LATENCY_SECONDS = Histogram(
+    "penstock_pump_latency_seconds",
+    "Seconds from publication to the terminal record, answered requests.",
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)

@@ -1,0 +1,58 @@
+"""The settings of inference, each declared once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from penstock.settings import Settings
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+__all__ = ["InferenceSettings"]
+
+
+class InferenceSettings(Settings):
+    """What inference reads from the environment, under `PENSTOCK_INFERENCE_`."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_INFERENCE_")
+
+    host: str = Field("127.0.0.1", description="Address that metrics and engine streams bind.")
+    metrics_port: int = Field(
+        9111, ge=0, description="The pump's /metrics; the engine's is ten above. 0 serves none."
+    )
+    engine: Literal["vllm", "scripted"] = Field(
+        "vllm", description="What answers: vLLM, or a script with fixed times, for measuring."
+    )
+    model: str = Field("examples/triage/model", description="A Hugging Face model's directory.")
+    model_name: str = Field("triage", description="The base model's name in routes.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 where the processor has it, else float32."
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, description="Context in tokens; unset takes the model's own."
+    )
+    kv_cache_gib: float = Field(1, gt=0, description="KV cache of a CPU engine, in GiB.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="Share of a GPU's memory that vLLM takes."
+    )
+    max_running: int = Field(128, ge=1, description="Sequences that one engine runs at a time.")
+    engine_replicas: int = Field(1, ge=1, description="Engine replicas.")
+    engine_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for an engine.")
+    engine_gpus: float = Field(0, ge=0, description="GPUs that Ray reserves for an engine.")
+    pump_replicas: int = Field(1, ge=1, description="Pump replicas; at most the partitions.")
+    max_in_flight: int = Field(
+        512, ge=1, description="Requests that a pump has at engines at a time."
+    )
+    read_ahead: int = Field(
+        1000, ge=1, description="Records of a partition delivered and not yet committed."
+    )
+    max_attempts: int = Field(
+        5, ge=1, description="Times that work is begun again after an engine was lost."
+    )
+    drain_s: float = Field(20, ge=0, description="What work under way may take at shutdown.")
+    ray_address: str = Field("", description="A Ray cluster to join; empty starts one.")
+    ray_temp_dir: str = Field("", description="Ray's own files; empty takes Ray's default.")
+    object_store_mib: int = Field(100, ge=80, description="Ray's object store; hardly used.")
+    scripted_first_token_s: float = Field(0.05, ge=0, description="Scripted: time to first token.")
+    scripted_token_s: float = Field(0.0, ge=0, description="Scripted: time per further token.")
+    scripted_tokens: int = Field(16, ge=1, description="Scripted: tokens per answer at most.")

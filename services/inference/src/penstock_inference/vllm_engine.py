@@ -1,0 +1,215 @@
+"""vLLM behind the engine protocol. The only module that knows vLLM and torch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import Code, InvalidRequest
+from penstock.telemetry import logger
+
+from penstock_inference.errors import EngineUnusable
+from penstock_inference.generation import Completion, Delta, Finish, Generation
+from penstock_inference.processor import choose_dtype, processor_flags
+from penstock_inference.prompting import conversation
+from penstock_inference.settings import InferenceSettings
+
+__all__ = ["VllmEngine"]
+
+log = logger(__name__)
+
+CHECK_S = 60.0  # a check that takes longer means that generation stands still
+LONG_PROMPT_CHARS = 20_000  # tokenised in a thread, so that the streams go on
+
+
+class VllmEngine:
+    """Holds vLLM's AsyncLLM directly: Serve's own wrapper knows no adapters on plain storage."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self._settings = settings
+        self._llm: Any = None
+        self._tokenizer: Any = None
+        self._context = 0
+        self._last_answer = 0.0
+
+    async def start(self) -> None:
+        """See `Engine`. Takes half a minute or more: imports, weights, compilation, one answer."""
+        settings = self._settings
+        if not (Path(settings.model) / "config.json").is_file():
+            raise EngineUnusable(
+                f"PENSTOCK_INFERENCE_MODEL={settings.model} is no Hugging Face model directory: "
+                "it has no config.json"
+            )
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{settings.kv_cache_gib:g}")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        gpu = settings.engine_gpus > 0
+        dtype = choose_dtype(settings.dtype, gpu=gpu, flags=processor_flags())
+        log.info("loading model", model=settings.model, dtype=dtype)
+        arguments = AsyncEngineArgs(
+            model=settings.model,
+            served_model_name=[settings.model_name],
+            dtype=dtype,
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_running,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            enable_prefix_caching=True,
+            scheduling_policy="priority",
+            seed=0,
+        )
+        try:
+            self._llm = AsyncLLM.from_engine_args(arguments)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise EngineUnusable(f"vLLM cannot serve {settings.model}: {error}") from error
+        self._context = self._llm.model_config.max_model_len
+        self._tokenizer = await _resolved(self._llm.get_tokenizer())
+        await self._probe()
+        log.info("model answers", model=settings.model, context_tokens=self._context)
+
+    async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
+        """See `Engine`."""
+        from vllm.inputs import TokensPrompt
+
+        tokens = await self._tokenize(generation)
+        self._refuse_unfit(generation, len(tokens))
+        started = time.monotonic()
+        logprobs: list[float] = []
+        text: list[str] = []
+        count = 0
+        first_token_s = 0.0
+        async for output in self._llm.generate(
+            TokensPrompt(prompt_token_ids=tokens),
+            self._sampling(generation),
+            generation.request_id,
+            priority=generation.priority,
+        ):
+            piece = output.outputs[0]
+            if piece.token_ids and not count:
+                first_token_s = _first_token_s(output, time.monotonic() - started)
+            count += len(piece.token_ids)
+            logprobs.extend(piece.logprobs.logprobs if piece.logprobs else ())
+            text.append(piece.text)
+            if generation.stream and piece.text:
+                yield Delta(piece.text, len(piece.token_ids))
+            if output.finished:
+                self._last_answer = time.monotonic()
+                yield Completion(
+                    text="".join(text),
+                    finish=_FINISH.get(piece.finish_reason, Finish.ABORTED),
+                    prompt_tokens=len(tokens),
+                    completion_tokens=count,
+                    cached_prompt_tokens=output.num_cached_tokens or 0,
+                    log_probabilities=logprobs,
+                    first_token_s=first_token_s,
+                )
+
+    async def check(self) -> None:
+        """See `Engine`: generates a token unless something was answered just now."""
+        await self._llm.check_health()
+        if time.monotonic() - self._last_answer > CHECK_S / 2:
+            await asyncio.wait_for(self._probe(), CHECK_S)
+
+    async def stop(self) -> None:
+        """See `Engine`."""
+        if self._llm is not None:
+            self._llm.shutdown()
+
+    async def _probe(self) -> None:
+        probe = Generation(
+            request_id=f"probe-{uuid.uuid4().hex}",
+            messages=(),
+            prompt="ready?",
+            passages=(),
+            max_tokens=1,
+            temperature=0.0,
+            top_p=1.0,
+            top_k=0,
+            presence_penalty=0.0,
+            frequency_penalty=0.0,
+            stop=(),
+            seed=0,
+            schema=None,
+            priority=-1000,
+            stream=False,
+        )
+        async for _ in self.generate(probe):
+            pass
+
+    async def _tokenize(self, generation: Generation) -> Sequence[int]:
+        length = len(generation.prompt) + sum(len(m.content) for m in generation.messages)
+        if length > LONG_PROMPT_CHARS:
+            return await asyncio.to_thread(self._token_ids, generation)
+        return self._token_ids(generation)
+
+    def _token_ids(self, generation: Generation) -> Sequence[int]:
+        turns = conversation(generation)
+        if not turns:
+            return list(self._tokenizer(generation.prompt)["input_ids"])
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template may raise anything; jinja's own type among them
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {error}", field="messages"
+            ) from error
+        ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return list(ids)
+
+    def _refuse_unfit(self, generation: Generation, prompt_tokens: int) -> None:
+        if prompt_tokens + generation.max_tokens <= self._context and prompt_tokens:
+            return
+        field = "messages" if generation.messages else "prompt"
+        if not prompt_tokens:
+            raise InvalidRequest(f"{field} has no tokens; send some text", field=field)
+        if prompt_tokens < self._context:
+            field = "sampling.max_tokens"
+        raise InvalidRequest(
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {generation.max_tokens}; "
+            f"{self._settings.model_name} has a context of {self._context}: "
+            "shorten the prompt or lower sampling.max_tokens",
+            code=Code.ERROR_CODE_CONTEXT_LENGTH_EXCEEDED,
+            field=field,
+        )
+
+    def _sampling(self, generation: Generation) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+        schema = generation.schema
+        return SamplingParams(
+            max_tokens=generation.max_tokens,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+            top_k=generation.top_k,
+            presence_penalty=generation.presence_penalty,
+            frequency_penalty=generation.frequency_penalty,
+            stop=list(generation.stop),
+            # A seed makes vLLM draw each request apart, which greedy requests do not need.
+            seed=generation.seed if generation.temperature > 0 else None,
+            logprobs=0,
+            flat_logprobs=True,
+            structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
+            output_kind=(
+                RequestOutputKind.DELTA if generation.stream else RequestOutputKind.FINAL_ONLY
+            ),
+        )
+
+
+_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+
+
+def _first_token_s(output: Any, measured_s: float) -> float:
+    metrics = output.metrics
+    return float(metrics.first_token_latency) if metrics is not None else measured_s
+
+
+async def _resolved(value: Any) -> Any:
+    return await value if asyncio.iscoroutine(value) else value
