@@ -1,0 +1,115 @@
+# The one door to penstock. `make help` lists the targets.
+SHELL := /usr/bin/env bash -euo pipefail
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+MEMBERS := penstock compose/native $(addprefix services/,ingest inference drift cost retrain)
+SYNCED := $(VENV)/.synced
+NATIVE := $(BIN)/python -m penstock_native
+PYTEST := $(BIN)/python -m pytest -q
+PYTHON_SOURCES := penstock compose services tests bench examples
+TEST_SUITES := tests/unit tests/contract tests/integration tests/e2e
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-zA-Z0-9_-]*:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(SYNCED) ## Create .venv with the locked packages (needs Python 3.11; quick when done)
+
+$(SYNCED): requirements/dev.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+	@PYTHON="$(PYTHON)" bash compose/native/setup.sh $(VENV) requirements/dev.txt $(MEMBERS)
+	@touch $@
+
+.PHONY: lock
+lock: ## Resolve anew and write the hash-pinned requirements/*.txt
+	@bash requirements/lock.sh
+
+.PHONY: demo
+demo: setup ## Start a stack of its own, send it work, show what it does, take it down
+	@$(NATIVE) run -- $(BIN)/penstock demo
+
+.PHONY: up
+up: setup ## Start the stack on this machine (ports and settings: compose/.env)
+	@$(NATIVE) up
+
+.PHONY: down
+down: setup ## Stop the stack; its data stay in .penstock/
+	@$(NATIVE) down
+
+.PHONY: status
+status: setup ## Show the stack's services, processes and ports
+	@$(NATIVE) status
+
+.PHONY: logs
+logs: setup ## Follow the logs of all services, or of one: make logs SERVICE=ingest
+	@$(NATIVE) logs $(SERVICE)
+
+.PHONY: test
+test: setup ## Run every test: unit, contract, integration, e2e (real Kafka, vLLM on the CPU)
+	@$(PYTEST) $(wildcard $(TEST_SUITES))
+
+.PHONY: test-unit
+test-unit: setup ## Run the unit and contract tests: no processes, no network
+	@$(PYTEST) $(wildcard tests/unit tests/contract)
+
+.PHONY: test-integration
+test-integration: setup ## Run the tests against a real Kafka
+	@$(PYTEST) tests/integration
+
+.PHONY: test-e2e
+test-e2e: setup ## Run the tests of the whole stack
+	@$(PYTEST) tests/e2e
+
+.PHONY: test-chaos
+test-chaos: setup ## Run the tests that kill parts of the running stack
+	@$(PYTEST) tests/chaos
+
+.PHONY: check
+check: check-python check-protos check-compose check-k8s ## Run every static check
+
+.PHONY: check-python
+check-python: setup ## Check format, lint, types and imports
+	@$(BIN)/ruff format --check -q $(wildcard $(PYTHON_SOURCES))
+	@$(BIN)/ruff check -q $(wildcard $(PYTHON_SOURCES))
+	@$(BIN)/mypy $(addsuffix /src,$(MEMBERS))
+	@PYTHONWARNINGS=ignore $(BIN)/lint-imports
+
+.PHONY: check-protos
+check-protos: setup ## Lint the contracts, compare them with main's, regenerate and compare the code
+	@bash protos/check.sh $(BIN)
+
+.PHONY: check-compose
+check-compose: setup ## Lint the compose files and the Dockerfiles
+	@$(BIN)/python compose/lint.py
+
+.PHONY: check-k8s
+check-k8s: setup ## Lint the Kubernetes files (needs kubeconform; skipped without it)
+	@if ! find k8s -name '*.yaml' 2>/dev/null | grep -q .; then echo "k8s: nothing to lint"; \
+	elif command -v kubeconform >/dev/null; then kubeconform -strict -summary k8s; \
+	else echo "k8s: kubeconform is not installed, not linted"; fi
+
+.PHONY: fmt
+fmt: setup ## Format the code and mend what ruff can
+	@$(BIN)/ruff format -q $(wildcard $(PYTHON_SOURCES))
+	@$(BIN)/ruff check -q --fix $(wildcard $(PYTHON_SOURCES))
+
+.PHONY: protos
+protos: setup ## Regenerate the Python contracts from protos/
+	@protos/generate.sh $(abspath $(BIN))/python
+
+.PHONY: docs
+docs: setup ## Regenerate the generated pages of docs/
+	@$(BIN)/penstock topics docs > docs/topics.md
+
+.PHONY: bench-smoke
+bench-smoke: setup ## Run the benchmark briefly, to see that it works
+	@$(BIN)/python bench/smoke.py
+
+.PHONY: clean
+clean: ## Remove what the tools leave behind; .venv and .penstock stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	@find $(wildcard $(PYTHON_SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Resolves the workspace (uv.lock, not committed: it records where packages came from) and exports
+# hash-pinned requirements: dev.txt for the whole of it, one file per service for its image.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=uv
+uv --version >/dev/null 2>&1 || uv=.venv/uv
+
+"$uv" lock
+
+export_to() {
+  local target=requirements/$1.txt
+  shift
+  {
+    echo "# Written by 'make lock'. Do not edit."
+    "$uv" export --quiet --frozen --format requirements-txt --no-emit-workspace --no-header \
+      --no-annotate "$@"
+  } > "$target.new"
+  # Neither an address nor a path belongs in a committed file: hashes say what is meant.
+  if grep -nE '://|^-|^/|^file:' "$target.new"; then
+    echo "lock: $target would hold an address or a path; not written" >&2
+    rm "$target.new"
+    exit 1
+  fi
+  mv "$target.new" "$target"
+}
+
+export_to dev --group dev
+for service in ingest drift cost retrain; do
+  export_to "$service" --no-dev --package "penstock-$service"
+done
+export_to inference --no-dev --package penstock-inference --extra cpu
+export_to inference-cuda --no-dev --package penstock-inference --extra cuda
+wc -l requirements/*.txt
