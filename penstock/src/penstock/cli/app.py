@@ -8,7 +8,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from penstock.cli import routes, topics
+from penstock.cli import demo, feedback, generate, models, publish, routes, spend, tail, topics
 
 __all__ = ["app", "main"]
 
@@ -16,11 +16,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Operate penstock: topics, routes, requests, spend and the demonstration.",
     epilog="Settings come from PENSTOCK_* variables, as `make up` and compose/.env set them.",
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(routes.app, name="routes")
+app.command(epilog="Example:  penstock publish -m 'My invoice is wrong' --tenant support --wait")(
+    publish.publish
+)
+app.command(epilog="Example:  penstock tail responses --from-beginning --count 3 --json")(tail.tail)
+app.command(epilog="Example:  penstock generate 'My invoice is wrong' --stream")(generate.generate)
+app.command(epilog="Example:  penstock feedback 0f3c... --label billing --tenant support")(
+    feedback.feedback
+)
+app.command(epilog="Example:  penstock models")(models.models)
+app.command(epilog="Example:  penstock spend --tenant support --since 2026-01-01")(spend.spend)
+app.command(epilog="Example:  penstock demo --limit 200 --rate 50 --json-out demo.json")(demo.demo)
 
 
 @app.callback()

@@ -53,8 +53,9 @@ def apply(
                 ]
             )
         for route in wanted:
-            state = "written" if route in changed else "as it was"
-            out.print(f"{route.model}: version {route.version} {state}")
+            state = "written" if route in changed else "was there"
+            standing = route if route in changed else present[route.model]
+            out.print(f"{route.model}: version {standing.version} {state}")
 
     run(body)
 

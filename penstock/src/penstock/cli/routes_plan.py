@@ -89,7 +89,8 @@ def changes(
                 continue
             raise CliError(
                 f"{route.model}: version {known.version} is there and the file has "
-                f"{route.version}; readers refuse a lower one, so raise it (or pass over it with --keep-newer)"
+                f"{route.version}; readers refuse a lower one, so raise it "
+                "(or pass over it with --keep-newer)"
             )
         elif route != known:
             raise CliError(

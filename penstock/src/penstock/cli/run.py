@@ -15,6 +15,7 @@ from rich.console import Console
 from penstock.cli.settings import CliSettings
 from penstock.errors import PenstockError
 from penstock.kafka.ports import LogError
+from penstock.rpc.errors import error_of
 from penstock.settings import SettingsError
 
 __all__ = ["FAILED", "UNREACHABLE", "CliError", "err", "out", "read_text", "run"]
@@ -91,7 +92,9 @@ def _rpc(error: grpc.aio.AioRpcError) -> tuple[str, int]:
             f"no answer over gRPC: {error.details()}; start the stack with `make up`",
             UNREACHABLE,
         )
-    return f"{error.code().name}: {error.details()}", FAILED
+    found = error_of(error)
+    field = f"{found.field}: " if found.field else ""
+    return f"{error.code().name}: {field}{found.message}", FAILED
 
 
 def _escape(text: str) -> str:

@@ -1,0 +1,41 @@
+"""`penstock models`: what requests may name."""
+
+from __future__ import annotations
+
+import typer
+from rich.table import Table
+
+from penstock.cli import options
+from penstock.cli.run import err, out, run
+from penstock.cli.settings import CliSettings
+from penstock.codec import to_json
+from penstock.rpc.channel import open_channel
+from penstock.v1 import inference_service_pb2
+from penstock.v1.inference_service_pb2_grpc import InferenceStub
+
+__all__ = ["models"]
+
+CALL_S = 20.0
+
+
+def models(as_json: options.Json = False) -> None:
+    """List the models that the door routes."""
+
+    async def body(settings: CliSettings) -> None:
+        async with open_channel(settings.ingest_address) as channel:
+            listed = await InferenceStub(channel).ListModels(
+                inference_service_pb2.ListModelsRequest(), timeout=CALL_S
+            )
+        if as_json:
+            for model in listed.models:
+                typer.echo(to_json(model))
+            return
+        if not listed.models:
+            err.print("no models; route one with: penstock routes apply FILE")
+            return
+        table = Table("model", "route version", "variants")
+        for model in listed.models:
+            table.add_row(model.name, str(model.route_version), ", ".join(model.variants))
+        out.print(table)
+
+    run(body)
