@@ -1,0 +1,194 @@
+"""Commands as people call them, as far as they go without a stack."""
+
+import json
+
+import pytest
+from penstock.cli import feedback, requests, topics_reference
+from penstock.cli.app import app
+from penstock.cli.demo_tally import Claim, Numbers
+from penstock.cli.demo_view import Progress, claims_table, report
+from penstock.cli.run import FAILED, UNREACHABLE, CliError
+from penstock.cli.settings import CliSettings
+from penstock.cli.tail import as_json, as_text
+from penstock.codec import encode
+from penstock.records import Partition, Record
+from penstock.settings import SettingsError
+from penstock.topics import topic_of
+from penstock.v1 import request_pb2
+from rich.console import Console
+from typer.testing import CliRunner
+
+NOWHERE = {
+    "PENSTOCK_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+    "PENSTOCK_INGEST_GRPC_PORT": "1",
+    "PENSTOCK_COST_GRPC_PORT": "1",
+}
+COMMANDS = [
+    ["topics", "list"],
+    ["topics", "apply"],
+    ["topics", "describe"],
+    ["topics", "docs"],
+    ["topics", "helm"],
+    ["routes", "apply"],
+    ["routes", "list"],
+    ["publish"],
+    ["tail"],
+    ["generate"],
+    ["feedback"],
+    ["models"],
+    ["spend"],
+    ["demo"],
+]
+
+
+def invoke(*arguments, stdin=None, env=NOWHERE):
+    return CliRunner().invoke(app, list(arguments), input=stdin, env=env)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_an_example_of_the_command(command):
+    result = invoke(*command, "--help", env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example:  penstock {' '.join(command)}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["topics", "list"],
+        ["topics", "apply"],
+        ["topics", "describe", "responses"],
+        ["routes", "list"],
+        ["publish", "-m", "x"],
+        ["tail", "responses"],
+    ],
+    ids=" ".join,
+)
+def test_an_unreachable_broker_is_named_with_the_remedy(command):
+    result = invoke(*command)
+    assert result.exit_code == UNREACHABLE
+    assert "127.0.0.1:1 cannot be reached" in result.stderr
+    assert "make up" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "x"],
+        ["generate", "x", "--stream"],
+        ["models"],
+        ["spend"],
+        ["feedback", "id", "--label", "a"],
+    ],
+    ids=" ".join,
+)
+def test_an_unreachable_door_is_an_error_of_one_line(command):
+    result = invoke(*command)
+    assert result.exit_code == UNREACHABLE
+    assert "make up" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "stdin", "message"),
+    [
+        (["publish"], None, "give either messages or --prompt"),
+        (["publish", "-", "-m", "x"], "", "give either FILE or"),
+        (["publish", "-"], '{"prompt": "a"}\n\n{"promp": "b"}\n', "line 3 is not a"),
+        (["publish", "/nowhere/at.all"], None, "cannot be read"),
+        (["routes", "apply", "-"], "[]", "at least one"),
+        (["topics", "describe", "nope"], None, "there are admitted"),
+        (["tail", "nope"], None, "there are admitted"),
+        (["feedback", "id"], None, "give one of --label"),
+        (["demo", "--tickets", "/nowhere/at.all"], None, "cannot be read"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_sent(command, stdin, message):
+    result = invoke(*command, stdin=stdin)
+    assert result.exit_code == FAILED
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_setting_that_is_no_number_is_named():
+    result = invoke("topics", "list", env={"PENSTOCK_INGEST_GRPC_PORT": "many"})
+    assert result.exit_code == FAILED
+    assert "PENSTOCK_INGEST_GRPC_PORT" in result.stderr
+
+
+def test_settings_leave_other_services_alone(monkeypatch):
+    monkeypatch.setenv("PENSTOCK_INFERENCE_MODEL", "x")
+    monkeypatch.setenv("PENSTOCK_COST_GRPC_PORT", "7")
+    assert CliSettings.load().cost_address == "127.0.0.1:7"
+    monkeypatch.setenv("PENSTOCK_CLI_WORK_PARTITIONS", "0")
+    with pytest.raises(SettingsError, match="PENSTOCK_CLI_WORK_PARTITIONS"):
+        CliSettings.load()
+
+
+def test_docs_prints_the_reference_and_nothing_else():
+    assert invoke("topics", "docs").stdout == topics_reference.markdown()
+
+
+@pytest.mark.parametrize(
+    ("message", "role", "content"),
+    [
+        ("hello", "user", "hello"),
+        ("system: be short", "system", "be short"),
+        ("Note: urgent", "user", "Note: urgent"),
+    ],
+)
+def test_a_turn_takes_its_role_from_the_prefix(message, role, content):
+    (turn,) = requests.build(messages=[message]).messages
+    assert (turn.role, turn.content) == (role, content)
+
+
+def test_sampling_is_set_only_where_it_was_given():
+    plain = requests.build(prompt="x")
+    assert not plain.HasField("sampling")
+    assert requests.build(prompt="x", temperature=0.0).sampling.HasField("temperature")
+
+
+def test_feedback_takes_exactly_one_value():
+    assert feedback.build("r", None, 0.0, None).WhichOneof("value") == "score"
+    with pytest.raises(CliError):
+        feedback.build("r", "a", 0.5, None)
+
+
+def record(value, headers=()):
+    return Record(Partition("penstock.requests", 2), 7, b"k", value, headers, 1_700_000_000_000)
+
+
+def test_tail_decodes_by_the_table_and_shows_what_it_cannot():
+    topic = topic_of("requests")
+    out = encode(request_pb2.GenerateRequest(prompt="p"), topic="t", key="k", source="test")
+    shown = as_json(record(out.value, out.headers), topic)
+    assert shown["value"] == {"prompt": "p"}
+    assert (shown["partition"], shown["offset"], shown["key"]) == (2, 7, "k")
+    assert shown["time"] == "2023-11-14T22:13:20+00:00"
+    assert shown["headers"]["ce_type"] == "penstock.v1.GenerateRequest"
+    assert as_json(record(b"{broken"), topic)["value"] == "{broken"
+    assert as_json(record(b"\xff\x00"), topic_of("dlq"))["value"] == "\ufffd\x00"
+    assert "(tombstone)" in as_text(record(None), topic).plain
+
+
+def test_progress_off_a_terminal_is_plain_lines(capsys):
+    numbers = Numbers(8, 7, 6, 1.5, 40.0, 0.25, 1.25, None, None)
+    with Progress(Console(width=200), 10) as progress:
+        progress.show(numbers, "0.01")
+        progress.show(numbers, "0.02")  # too soon for a second line
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert "published 8 of 10  admitted 7  answered 6" in line
+    assert "p50 / p99 250 ms / 1.25 s" in line
+    assert "\x1b" not in line
+
+
+def test_report_passes_only_when_every_claim_holds():
+    numbers = Numbers(1, 1, 1, 1.0, 1.0, None, None, None, None)
+    good, bad = Claim("a", True, "1"), Claim("b", False, "[0]")
+    assert report("r", "t", numbers, [good], "1")["passed"]
+    result = report("r", "t", numbers, [good, bad], None)
+    assert not result["passed"]
+    assert json.loads(json.dumps(result))["claims"][1]["found"] == "[0]"
+    assert claims_table([good, bad]).row_count == 2
