@@ -76,7 +76,10 @@ class Pump:
         attempt = 1
         left_s = (admitted.deadline.ToDatetime(dt.UTC) - started).total_seconds()
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
+            if left_s <= 0:
+                # A timeout of zero still lets work begin that does not wait at once.
+                raise TimeoutError
+            async with asyncio.timeout(left_s):
                 async with self._order.turn(admitted.request.ordering_key), self._slots:
                     started = self._now()
                     attempt, result = await self._generate(admitted)
