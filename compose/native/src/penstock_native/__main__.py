@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from penstock_native.errors import NativeError
@@ -85,14 +86,19 @@ def restart(
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def run(command: Annotated[list[str], typer.Argument(help="After `--`: what to run.")]) -> None:
+def run(
+    command: Annotated[list[str], typer.Argument(help="After `--`: what to run.")],
+    only: Annotated[
+        str | None, typer.Option(help="Services to start, separated by commas; all if left out.")
+    ] = None,
+) -> None:
     """Run a command against a stack of its own: free ports, fresh data, nothing left behind.
 
     Exits with the command's code.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     with _console.status("starting a stack for this command"):
-        ephemeral = Stack.ephemeral()
+        ephemeral = Stack.ephemeral(services=only.split(",") if only else None)
         stack = ephemeral.__enter__()
     try:
         code = subprocess.call(command, env=stack.env, cwd=ROOT)  # noqa: S603 - the caller's
@@ -143,7 +149,7 @@ def main() -> None:
     try:
         app(prog_name="python -m penstock_native")
     except NativeError as error:
-        _console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        _console.print("[bold red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

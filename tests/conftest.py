@@ -1,0 +1,13 @@
+"""Fixtures that every kind of test shares."""
+
+from collections.abc import Iterator
+
+import pytest
+from penstock_native.kafka import KafkaServer
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A real Kafka on a free port, for the whole session: use topics and groups of your own."""
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server

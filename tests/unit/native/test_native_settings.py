@@ -1,0 +1,52 @@
+"""The stack's one file of settings, and what is made from it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from penstock_native.errors import NativeError
+from penstock_native.settings import port_variables, stack_defaults, stack_environment
+from penstock_native.stack import Stack
+from penstock_native.supervise import socket_path
+
+
+def test_ports_differ() -> None:
+    defaults = stack_defaults()
+    ports = [defaults[name] for name in port_variables()]
+    ports.append(defaults["PENSTOCK_KAFKA_BOOTSTRAP"].rpartition(":")[2])
+    assert len(set(ports)) == len(ports)
+
+
+def test_references_are_filled_in() -> None:
+    defaults = stack_defaults()
+    assert defaults["KAFKA_IMAGE"] == f"apache/kafka:{defaults['KAFKA_VERSION']}"
+
+
+def test_environment_wins_over_the_file_and_overrides_over_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PENSTOCK_LOG_LEVEL", "warning")
+    assert stack_environment()["PENSTOCK_LOG_LEVEL"] == "warning"
+    assert stack_environment({"PENSTOCK_LOG_LEVEL": "error"})["PENSTOCK_LOG_LEVEL"] == "error"
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NativeError, match="is missing"):
+        stack_defaults(tmp_path / ".env")
+
+
+def test_ledger_lies_in_the_state_directory(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, services=(), env={"PENSTOCK_COST_DATABASE_URL": ""})
+    assert stack.env["PENSTOCK_COST_DATABASE_URL"] == f"sqlite:///{tmp_path}/cost.sqlite"
+
+
+def test_unknown_service_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NativeError, match="no such service: ingset"):
+        Stack(tmp_path, services=("kafka", "ingset"))
+
+
+@pytest.mark.parametrize("depth", [1, 200])
+def test_control_socket_fits_the_limit_of_the_kernel(depth: int) -> None:
+    path = socket_path(Path("/var") / ("d" * depth))
+    # supervisord binds "<path>.<pid>" first.
+    assert len(os.fsencode(f"{path}.4194304")) <= 107
