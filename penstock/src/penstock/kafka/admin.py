@@ -192,29 +192,15 @@ class KafkaAdmin:
             LogError: The cluster did not answer.
         """
         try:
-            described = await self._client.describe_topics()
-            topics = {
-                topic["topic"]: topic["partitions"]
-                for topic in described
-                if topic["topic"].startswith(f"{prefix}.")
-            }
-            configs = await self._configs(sorted(topics))
+            names = await self._client.list_topics()
+            return await self._describe([n for n in names if n.startswith(f"{prefix}.")])
         except (KafkaError, TimeoutError) as error:
             raise LogError(f"topics cannot be described: {error!r}") from error
-        return {
-            name: Observed(
-                partitions=len(partitions),
-                replication=len(partitions[0]["replicas"]) if partitions else 0,
-                config=configs[name][0],
-                own=configs[name][1],
-            )
-            for name, partitions in topics.items()
-        }
 
     async def apply(
         self, changes: Sequence[Change], observed: Mapping[str, Observed], replication: int
     ) -> None:
-        """Makes the changes and returns when every broker that is asked shows the topics.
+        """Makes the changes and returns when the brokers show them.
 
         Raises:
             LogError: The cluster refused a change; those before it may have been made.
@@ -288,14 +274,39 @@ class KafkaAdmin:
         return found
 
     async def _await_visible(self, changes: Sequence[Change]) -> None:
-        wanted = {change.name: change.partitions for change in changes}
+        # The controller has acknowledged; brokers follow its log a little later.
+        open_changes = {change.name: change for change in changes if change}
         async with asyncio.timeout(VISIBLE_S):
-            while True:
-                described = await self._client.describe_topics(list(wanted))
-                seen = {topic["topic"]: len(topic["partitions"]) for topic in described}
-                if seen == wanted:
-                    return
-                await asyncio.sleep(0.05)
+            while open_changes:
+                for name, seen in (await self._describe(list(open_changes))).items():
+                    if _done(open_changes[name], seen):
+                        del open_changes[name]
+                await asyncio.sleep(0.05 if open_changes else 0)
+
+    async def _describe(self, names: Sequence[str]) -> dict[str, Observed]:
+        """Those of the topics that are there, each with a leader for every partition."""
+        described = {
+            topic["topic"]: topic["partitions"]
+            for topic in await self._client.describe_topics(list(names))
+            if not topic["error_code"]
+            and all(partition["leader"] >= 0 for partition in topic["partitions"])
+        }
+        configs = await self._configs(sorted(described))
+        return {
+            name: Observed(
+                partitions=len(partitions),
+                replication=len(partitions[0]["replicas"]) if partitions else 0,
+                config=configs[name][0],
+                own=configs[name][1],
+            )
+            for name, partitions in described.items()
+        }
+
+
+def _done(change: Change, seen: Observed) -> bool:
+    return seen.partitions == change.partitions and all(
+        seen.config.get(key) == value for key, (_, value) in change.config.items()
+    )
 
 
 def _reason(code: int, message: Sequence[str | None]) -> str:
