@@ -46,6 +46,7 @@ def _start_ray(settings: InferenceSettings) -> None:
         ray.init(address=settings.ray_address, namespace="penstock")
         return
     ray.init(
+        address="local",  # never somebody else's cluster on this machine
         namespace="penstock",
         include_dashboard=False,
         object_store_memory=settings.object_store_mib * 1024 * 1024,
