@@ -68,13 +68,17 @@ def test_run_exits_with_the_code_and_leaves_nothing() -> None:
     assert not kafka_answers(int(bootstrap.rpartition(":")[2]))
 
 
-def test_stack_ends_with_the_process_that_started_it() -> None:
+def test_stack_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import time; from penstock_native.stack import Stack\n"
         "with Stack.ephemeral(services=('kafka',)) as s:\n"
         "    print(s.pid('kafka'), flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as starter:
+    # Nobody is left to remove its state: it goes where pytest does.
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment
+    ) as starter:
         assert starter.stdout is not None
         assert identify(int(starter.stdout.readline())) is not None
         processes = tree(starter.pid)

@@ -26,6 +26,15 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
+def listens(port: int, host: str = LOOPBACK) -> bool:
+    """Tell whether a server takes connections on the port now."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """Return a port that nothing listened on when it was looked at.
 

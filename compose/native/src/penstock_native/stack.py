@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Self
 
 from penstock_native.errors import NativeError, StartError
-from penstock_native.ports import LOOPBACK, free_port, is_free, kafka_answers, wait_until
+from penstock_native.ports import LOOPBACK, free_port, is_free, kafka_answers, listens, wait_until
 from penstock_native.processes import alive, end, identify, marked, tree
 from penstock_native.settings import ROOT, port_variables, stack_environment
 from penstock_native.supervise import Program, ProgramState, Supervisor
@@ -182,9 +182,9 @@ class Stack:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def ready(self) -> bool:
-        """Tell whether every service runs and ingest says that it takes requests."""
-        states = self.states()
-        if not states or not all(state.running for state in states if state.name in self.services):
+        """Tell whether every service runs and shows its metrics, and ingest takes requests."""
+        states = {state.name: state.running for state in self.states()}
+        if not all(states.get(name) and self._shows_metrics(name) for name in self.services):
             return False
         if "ingest" not in self.services:
             return True
@@ -194,6 +194,11 @@ class Stack:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
+
+    def _shows_metrics(self, service: str) -> bool:
+        # Each opens this port once its settings are read and its parts are built.
+        port = int(self.env.get(f"PENSTOCK_{service.upper()}_METRICS_PORT", 0))
+        return port == 0 or listens(port)
 
     def _kafka_port(self) -> int:
         return int(self.env["PENSTOCK_KAFKA_BOOTSTRAP"].rpartition(":")[2])
