@@ -21,19 +21,21 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
   fi
 fi
 if uv --version >/dev/null 2>&1; then
-  uv=(uv)
+  uv=uv
 else
-  say "fetching uv, the installer"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
-  # A copy outside of site-packages: the sync below removes what is not in the requirements.
-  cp "$venv/bin/uv" "$venv/uv"
+  # Kept outside of site-packages: the sync below removes what is not in the requirements.
+  uv=$venv/uv
+  if [[ ! -x $uv ]]; then
+    say "fetching uv, the installer"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
+    cp "$venv/bin/uv" "$uv"
+  fi
 fi
-[[ -x $venv/uv ]] && uv=("$venv/uv")
 
 say "installing the locked packages (about 6 GB; minutes the first time, seconds once cached)"
-"${uv[@]}" pip sync --quiet --python "$venv/bin/python" --require-hashes "$requirements"
+"$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes "$requirements"
 say "adding the workspace's members"
 editable=()
 for member in "$@"; do editable+=(-e "./$member"); done
-"${uv[@]}" pip install --quiet --python "$venv/bin/python" --no-deps "${editable[@]}"
+"$uv" pip install --quiet --python "$venv/bin/python" --no-deps "${editable[@]}"
 say "done"
