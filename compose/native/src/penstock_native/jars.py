@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from penstock_native.settings import stack_defaults
 _log = logging.getLogger(__name__)
 
 MANIFEST = Path(__file__).parents[2] / "kafka-jars.sha256"
+_ATTEMPTS = 3
 _RECORD = "python -m penstock_native.jars"
 
 
@@ -101,14 +103,19 @@ def _resolve(version: str) -> list[Path]:
             "org.apache.logging.log4j:log4j-slf4j-impl:2.25.2",
         )
     )
-    try:
-        environment = jgo.build(endpoint)
-    except (OSError, RuntimeError) as error:
-        raise JarError(
-            f"Apache Kafka {version} could not be fetched ({error}). "
-            "Check the network and run the same command again."
-        ) from error
-    return [Path(jar) for jar in environment.all_jars]
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return [Path(jar) for jar in jgo.build(endpoint).all_jars]
+        except (OSError, RuntimeError) as error:
+            if attempt == _ATTEMPTS:
+                raise JarError(
+                    f"Apache Kafka {version} could not be fetched ({error}). "
+                    "Check the network and run the same command again."
+                ) from error
+            # What has been fetched is kept: the next attempt goes on from there.
+            _log.warning("fetching Apache Kafka failed (%s), trying again", error)
+            time.sleep(attempt * 2.0)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _keep(jars: list[Path], home: Path) -> None:
