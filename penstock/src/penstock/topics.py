@@ -105,6 +105,7 @@ TOPICS: tuple[Topic, ...] = (
         writers="ingest",
         readers="inference, cost",
         meaning="Requests that passed admission, with everything decided.",
+        max_message_bytes=MAX_REQUEST_RECORD_BYTES,
     ),
     Topic(
         "responses",

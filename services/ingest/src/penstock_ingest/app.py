@@ -1,0 +1,231 @@
+"""The composition root of ingest: builds the parts, starts them in order, stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from penstock.kafka.broker import KafkaBroker
+from penstock.kafka.consumer import TransactionalConsumer
+from penstock.kafka.ports import LogError
+from penstock.kafka.probe import KafkaProbe
+from penstock.kafka.publisher import KafkaPublisher
+from penstock.kafka.reader import LogReader, Start
+from penstock.records import Record
+from penstock.rpc.server import Server, Service
+from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
+from penstock.topics import topic_of
+from penstock.v1 import inference_service_pb2_grpc
+
+from penstock_ingest.admission import Admission
+from penstock_ingest.consumer import KafkaDoor
+from penstock_ingest.desk import SOURCE, Desk
+from penstock_ingest.http import make_http
+from penstock_ingest.index import KnownIds, ResponseIndex
+from penstock_ingest.log_view import LogView
+from penstock_ingest.readiness import Readiness
+from penstock_ingest.routes import RouteTable
+from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
+from penstock_ingest.settings import IngestSettings
+from penstock_ingest.waiters import Waiters
+from penstock_ingest.web import WebServer
+
+__all__ = ["App", "run"]
+
+log = logger(__name__)
+
+GROUP = "penstock-ingest"
+RETRY_S = (0.5, 10.0)  # first and longest wait for a Kafka that is not there yet
+LEAVE_S = 5.0  # what leaving the group may take beyond the drain
+SAY_S = 10.0  # how often a wait that goes on is logged
+
+
+def run(settings: IngestSettings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains within the settings' bound.
+
+    Raises:
+        OSError: A port is taken.
+        ExceptionGroup: A part ended that should not have.
+    """
+    configure_logs(SOURCE, settings.log_level)
+    configure_traces(SOURCE, settings)
+    if settings.metrics_port:
+        serve_metrics(settings.host, settings.metrics_port)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: IngestSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await App(settings).run(stop)
+
+
+class App:
+    """The service.
+
+    1. Doors listen at once, so that health can be asked, and refuse until the rest is there.
+    2. The publisher connects; routes, the index and this instance's replies are read to their end.
+    3. Readiness opens the desk; the Kafka door joins its group.
+    """
+
+    def __init__(self, settings: IngestSettings) -> None:
+        self._settings = s = settings
+        self._routes = RouteTable()
+        admission = Admission(
+            self._routes,
+            max_request_bytes=s.max_request_bytes,
+            default_timeout_s=s.default_timeout_s,
+            max_timeout_s=s.max_timeout_s,
+            default_max_tokens=s.default_max_tokens,
+        )
+        waiters = Waiters(s.max_waiting)
+        index = ResponseIndex(s.response_window_s, s.response_window_bytes)
+        known = KnownIds(s.response_window_s)
+        self._publisher = KafkaPublisher(s.kafka_bootstrap, f"penstock-ingest-{s.ordinal}")
+        self._desk = Desk(
+            admission=admission,
+            waiters=waiters,
+            index=index,
+            known=known,
+            publisher=self._publisher,
+            topic_prefix=s.topic_prefix,
+            reply_partition=s.ordinal,
+            clock=_now,
+        )
+        self._view = LogView(
+            routes=self._routes, waiters=waiters, index=index, known=known, clock=_now
+        )
+        servicer = InferenceServicer(self._desk)
+        register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
+        self._grpc = Server([Service(SERVICE_NAME, register)], host=s.host, port=s.grpc_port)
+        web = make_http(self._desk, max_request_bytes=s.max_request_bytes)
+        self._web = WebServer(web, host=s.host, port=s.http_port)
+        self._readiness = Readiness(
+            self._desk,
+            self._routes,
+            KafkaProbe(s.kafka_bootstrap).answers,
+            self._grpc.set_ready,
+        )
+        door = KafkaDoor(admission=admission, known=known, topic_prefix=s.topic_prefix, clock=_now)
+        self._consumer = TransactionalConsumer(
+            KafkaBroker(s.kafka_bootstrap, client_id=f"penstock-ingest-{s.ordinal}"),
+            topic=self._topic("requests"),
+            group=GROUP,
+            handler=door,
+            max_in_flight=s.kafka_in_flight,
+        )
+        self._readers = self._make_readers()
+        self._opening: list[asyncio.Task[None]] = []
+        self._reading: list[asyncio.Task[None]] = []
+        self._consuming: asyncio.Task[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set.
+
+        Raises:
+            OSError: A port is taken.
+            ExceptionGroup: A part ended that should not have.
+        """
+        grpc_port = await self._grpc.start()
+        http_port = await self._web.start()
+        log.info("listening", host=self._settings.host, grpc=grpc_port, http=http_port)
+        async with asyncio.TaskGroup() as parts:
+            self._opening.append(parts.create_task(self._start(parts)))
+            await stop.wait()
+            await self._stop()
+        await self._publisher.stop()
+        log.info("stopped")
+
+    async def _start(self, parts: asyncio.TaskGroup) -> None:
+        await self._connect()
+        for reader, take in self._readers:
+            self._reading.append(parts.create_task(reader.run(take)))
+        caught_up = [reader.caught_up.is_set for reader, _ in self._readers]
+        await _until(lambda: all(done() for done in caught_up), "the log is read to its end")
+        await _until(
+            lambda: len(self._routes) > 0, "a route is there; write one: penstock routes apply"
+        )
+        self._opening.append(parts.create_task(self._readiness.run()))
+        if self._settings.kafka_door:
+            self._consuming = parts.create_task(self._consumer.run())
+
+    async def _stop(self) -> None:
+        drain_s = self._settings.drain_s
+        log.info("stopping", bound_s=drain_s)
+        # First, so that neither opens the desk again.
+        for task in self._opening:
+            task.cancel()
+        await self._readiness.set("stopping")
+        # The readers go on: calls under way still wait for what they bring.
+        await asyncio.gather(
+            self._stop_consuming(drain_s), self._grpc.stop(drain_s), self._web.stop(drain_s)
+        )
+        for task in self._reading:
+            task.cancel()
+
+    async def _stop_consuming(self, drain_s: float) -> None:
+        if self._consuming is None:
+            return
+        try:
+            async with asyncio.timeout(drain_s + LEAVE_S):
+                await self._consumer.stop(drain_s)
+        except TimeoutError:
+            # What is not committed is delivered again, to whoever owns the partition then.
+            log.warning("the Kafka door did not stop in time")
+            self._consuming.cancel()
+
+    async def _connect(self) -> None:
+        wait_s = RETRY_S[0]
+        while True:
+            try:
+                await self._publisher.start()
+            except LogError as error:
+                log.warning("waiting for Kafka", wait_s=wait_s, error=str(error))
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_S[1])
+            else:
+                return
+
+    def _make_readers(self) -> list[tuple[LogReader, Callable[[Record], None]]]:
+        """Readers with those who take their records in, for the life of the process."""
+        s, view = self._settings, self._view
+        window = Start.at(_now() - dt.timedelta(seconds=s.response_window_s))
+        own = [s.ordinal]
+
+        def reader(name: str, **how: Any) -> LogReader:
+            return LogReader(s.kafka_bootstrap, self._topic(name), **how)
+
+        return [
+            (reader("routes", start=Start.BEGINNING), view.route),
+            (reader("admitted", start=window), view.admitted),
+            (reader("responses", start=window), view.response),
+            (reader("replies", start=Start.END, partitions=own), view.reply),
+            (
+                reader("tokens", start=Start.END, partitions=own, read_committed=False),
+                view.chunk,
+            ),
+        ]
+
+    def _topic(self, name: str) -> str:
+        return topic_of(name).full_name(self._settings.topic_prefix)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+async def _until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for a condition that others bring about, and says so while it lasts."""
+    loop = asyncio.get_running_loop()
+    say_at = loop.time() + SAY_S
+    while not condition():
+        if loop.time() >= say_at:
+            log.warning("waiting until", condition=what)
+            say_at = loop.time() + SAY_S
+        await asyncio.sleep(0.05)

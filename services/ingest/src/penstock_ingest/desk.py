@@ -1,0 +1,317 @@
+"""The desk behind the gRPC and HTTP doors: admits, waits, looks up, takes feedback."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+from collections.abc import Callable
+from typing import Literal
+
+from penstock.codec import encode
+from penstock.errors import Code, PenstockError, Unavailable
+from penstock.identity import id_of_key, new_id
+from penstock.kafka.ports import LogError, Publisher
+from penstock.rpc.errors import NotFound
+from penstock.telemetry import logger
+from penstock.topics import topic_of
+from penstock.v1 import admitted_pb2, feedback_pb2, request_pb2, response_pb2, route_pb2
+
+from penstock_ingest import metrics
+from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
+from penstock_ingest.index import Ended, KnownIds, ResponseIndex
+from penstock_ingest.validation import check_feedback, check_request
+from penstock_ingest.waiters import Caller, Waiters
+
+__all__ = ["SOURCE", "Desk", "Door", "answered", "decision_of"]
+
+log = logger(__name__)
+
+SOURCE = "ingest"
+# A response that was committed at the deadline still has to travel here.
+GRACE_S = 2.0
+MAX_WAIT_S = 600.0
+
+Door = Literal["grpc", "http"]
+
+
+class Desk:
+    """Serves callers who wait at this instance.
+
+    Args:
+        admission: Decides about requests.
+        waiters: Those who wait.
+        index: Requests that ended lately.
+        known: Ids that were admitted lately.
+        publisher: Writes to the log.
+        topic_prefix: What stands before the dot in topics' names.
+        reply_partition: The partition of `replies` and `tokens` that is read here.
+        clock: The present, UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        waiters: Waiters,
+        index: ResponseIndex,
+        known: KnownIds,
+        publisher: Publisher,
+        topic_prefix: str,
+        reply_partition: int,
+        clock: Callable[[], dt.datetime],
+    ) -> None:
+        self._admission = admission
+        self._waiters = waiters
+        self._index = index
+        self._known = known
+        self._publisher = publisher
+        self._admitted = topic_of("admitted").full_name(topic_prefix)
+        self._feedback = topic_of("feedback").full_name(topic_prefix)
+        self._reply_partition = reply_partition
+        self._clock = clock
+        self._publishing: set[asyncio.Task[None]] = set()
+        self.closed: str = "starting"
+
+    def check_open(self) -> None:
+        """Refuses while requests cannot be taken.
+
+        Raises:
+            Unavailable: With the reason.
+        """
+        if self.closed:
+            raise Unavailable(f"not ready: {self.closed}; try again in a moment")
+
+    async def open(
+        self,
+        request: request_pb2.GenerateRequest,
+        *,
+        door: Door,
+        stream: bool,
+        call_left_s: float | None = None,
+    ) -> Caller:
+        """Puts a request on the log, unless it is there already, and waits with the caller.
+
+        Args:
+            request: As the client sent it.
+            door: Where it came in.
+            stream: Whether the caller wants text as it is made.
+            call_left_s: How long the call itself still has; None for no bound.
+
+        Raises:
+            PenstockError: The request is refused, or the log cannot be written.
+        """
+        try:
+            self.check_open()
+            ended = self._ended(request)
+            if ended is not None:
+                metrics.REQUESTS.labels(door, "repeated").inc()
+                return Waiters.ended(ended.response)
+            admitted = self._admit(
+                request, call_left_s, stream=stream, reply_partition=self._reply_partition
+            )
+            left_s = (admitted.deadline.ToDatetime(dt.UTC) - self._clock()).total_seconds()
+            caller = self._waiters.attach(
+                admitted.request_id, max(0.0, left_s) + GRACE_S, model=admitted.request.model
+            )
+            try:
+                repeated = await self._publish_once(admitted)
+            except BaseException:
+                caller.__exit__()
+                raise
+        except PenstockError as error:
+            metrics.REQUESTS.labels(door, decision_of(error)).inc()
+            raise
+        metrics.REQUESTS.labels(door, "repeated" if repeated else "admitted").inc()
+        return caller
+
+    async def submit(self, request: request_pb2.GenerateRequest) -> str:
+        """Puts a request on the log, unless it is there already, and returns its id.
+
+        The call's own deadline does not bound the request: nobody waits for the answer.
+
+        Raises:
+            PenstockError: The request is refused, or the log cannot be written.
+        """
+        try:
+            self.check_open()
+            ended = self._ended(request)
+            if ended is not None:
+                metrics.REQUESTS.labels("grpc", "repeated").inc()
+                return ended.response.request_id
+            admitted = self._admit(request, None, stream=False, reply_partition=None)
+            repeated = await self._publish_once(admitted)
+        except PenstockError as error:
+            metrics.REQUESTS.labels("grpc", decision_of(error)).inc()
+            raise
+        metrics.REQUESTS.labels("grpc", "repeated" if repeated else "admitted").inc()
+        return admitted.request_id
+
+    async def response(
+        self, request_id: str, tenant: str, *, wait_s: float
+    ) -> response_pb2.GenerateResponse:
+        """The terminal response of a tenant's request, whatever its outcome.
+
+        Waits up to `wait_s` for one that is not there yet.
+
+        Raises:
+            NotFound: There is none within the window; another tenant's counts as none.
+        """
+        self.check_open()
+        wait_s = min(max(wait_s, 0.0), MAX_WAIT_S)
+        ended = self._index.find(request_id, tenant, self._now_s())
+        if ended is not None:
+            return ended.response
+        if wait_s > 0:
+            with self._waiters.attach(request_id, wait_s) as caller:
+                try:
+                    response = await caller.response()
+                except PenstockError as error:
+                    if error.code != Code.ERROR_CODE_DEADLINE_EXCEEDED:
+                        raise
+                else:
+                    if response.tenant == tenant:
+                        return response
+        raise NotFound(
+            "no response of that id and tenant is held here; it has not ended, or not lately",
+            field="request_id",
+        )
+
+    async def feedback(self, feedback: feedback_pb2.Feedback) -> str:
+        """Writes feedback next to the request's records and returns its id.
+
+        Raises:
+            InvalidRequest: It says nothing, or a value is not allowed.
+            NotFound: The tenant has no such response within the window.
+            Unavailable: The log cannot be written.
+        """
+        self.check_open()
+        check_feedback(feedback)
+        tenant = tenant_of(feedback)
+        ended = self._index.find(feedback.request_id, tenant, self._now_s())
+        if ended is None:
+            raise NotFound(
+                "no response of that id and tenant is held here; it has not ended, or not lately",
+                field="request_id",
+            )
+        kept = feedback_pb2.Feedback()
+        kept.CopyFrom(feedback)
+        kept.tenant = tenant
+        kept.feedback_id = feedback.feedback_id or _feedback_id(kept)
+        kept.created_at.CopyFrom(timestamp_of(self._clock()))
+        record = encode(
+            kept,
+            topic=self._feedback,
+            key=ended.key if ended.key is not None else kept.request_id,
+            source=SOURCE,
+            event_id=kept.feedback_id,
+        )
+        try:
+            await self._publisher.publish([record])
+        except LogError as error:
+            raise _unwritten() from error
+        return kept.feedback_id
+
+    def models(self) -> list[route_pb2.Route]:
+        """The routes, by model."""
+        return self._admission.routes.models()
+
+    def _ended(self, request: request_pb2.GenerateRequest) -> Ended | None:
+        if not request.idempotency_key:
+            return None
+        check_request(request)
+        tenant = tenant_of(request)
+        request_id = id_of_key(tenant, request.idempotency_key)
+        return self._index.find(request_id, tenant, self._now_s())
+
+    def _admit(
+        self,
+        request: request_pb2.GenerateRequest,
+        call_left_s: float | None,
+        *,
+        stream: bool,
+        reply_partition: int | None,
+    ) -> admitted_pb2.AdmittedRequest:
+        now = self._clock()
+        cap = None if call_left_s is None else now + dt.timedelta(seconds=call_left_s)
+        return self._admission.admit(
+            request,
+            Arrival(
+                fallback_id=new_id(),
+                published_at=now,
+                now=now,
+                reply_partition=reply_partition,
+                stream=stream,
+                deadline_cap=cap,
+            ),
+        )
+
+    async def _publish_once(self, admitted: admitted_pb2.AdmittedRequest) -> bool:
+        request_id = admitted.request_id
+        claim = object()
+        if admitted.request.idempotency_key and not self._known.claim(
+            request_id, claim, self._now_s()
+        ):
+            return True
+        # A caller that leaves must not leave it open whether the record is written: whoever
+        # repeats the key counts on it.
+        task = asyncio.create_task(self._publish(admitted))
+        self._publishing.add(task)
+        task.add_done_callback(self._published)
+        await asyncio.shield(task)
+        return False
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        self._publishing.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have left; the failure is logged where it happens
+
+    async def _publish(self, admitted: admitted_pb2.AdmittedRequest) -> None:
+        record = encode(
+            admitted,
+            topic=self._admitted,
+            key=admitted.request.ordering_key or admitted.request_id,
+            source=SOURCE,
+            event_id=admitted.request_id,
+        )
+        try:
+            await self._publisher.publish([record])
+        except LogError as error:
+            log.warning("a request could not be written", error=str(error))
+            unwritten = _unwritten()
+            self._known.release(admitted.request_id)
+            self._waiters.fail(admitted.request_id, unwritten)
+            raise unwritten from error
+
+    def _now_s(self) -> float:
+        return self._clock().timestamp()
+
+
+def answered(response: response_pb2.GenerateResponse) -> response_pb2.GenerateResponse:
+    """The response, if it is an answer.
+
+    Raises:
+        PenstockError: Why there is no answer.
+    """
+    if response.outcome == response_pb2.OUTCOME_ANSWERED:
+        return response
+    if response.HasField("error"):
+        raise PenstockError.from_proto(response.error)
+    raise PenstockError("the request ended without an answer and without a reason")
+
+
+def decision_of(error: PenstockError) -> str:
+    """A refusal's code as a metric's label."""
+    return Code.Name(error.code).removeprefix("ERROR_CODE_").lower()
+
+
+def _feedback_id(feedback: feedback_pb2.Feedback) -> str:
+    # A retry says the same; another opinion on the same response is other feedback.
+    content = feedback.SerializeToString(deterministic=True)
+    return "fbk-" + hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _unwritten() -> Unavailable:
+    return Unavailable(
+        "the log could not be written; repeat with an idempotency key, so that it runs once"
+    )

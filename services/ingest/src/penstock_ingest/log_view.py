@@ -1,0 +1,110 @@
+"""What this instance reads of the log: replies, tokens, responses, admitted ids, routes.
+
+Each function takes one record in and never raises for what a record holds: a reader goes on.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from penstock.codec import decode
+from penstock.errors import InvalidRequest
+from penstock.records import Record
+from penstock.telemetry import logger
+from penstock.v1 import response_pb2, route_pb2
+
+from penstock_ingest.index import KnownIds, ResponseIndex
+from penstock_ingest.routes import RouteTable
+from penstock_ingest.waiters import Waiters
+
+__all__ = ["LogView"]
+
+log = logger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+
+class LogView:
+    """Takes records in on behalf of those who need what they say.
+
+    Args:
+        routes: The table of routes.
+        waiters: Those who wait.
+        index: Requests that ended lately.
+        known: Ids that were admitted lately.
+        clock: The present, UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: RouteTable,
+        waiters: Waiters,
+        index: ResponseIndex,
+        known: KnownIds,
+        clock: Callable[[], dt.datetime],
+    ) -> None:
+        self._routes = routes
+        self._waiters = waiters
+        self._index = index
+        self._known = known
+        self._clock = clock
+
+    def reply(self, record: Record) -> None:
+        """A terminal response for a caller who waits here."""
+        response = _decoded(record, response_pb2.GenerateResponse)
+        if response is not None:
+            self._waiters.end(response)
+
+    def chunk(self, record: Record) -> None:
+        """Text for a caller who waits here."""
+        chunk = _decoded(record, response_pb2.TokenChunk)
+        if chunk is not None:
+            self._waiters.chunk(chunk)
+
+    def response(self, record: Record) -> None:
+        """A terminal response, whoever waits for it: also who came back to another instance."""
+        response = _decoded(record, response_pb2.GenerateResponse)
+        if response is None:
+            return
+        self._index.add(response, record.key, record.timestamp_ms / 1000, self._now_s())
+        self._waiters.end(response)
+
+    def admitted(self, record: Record) -> None:
+        """An admitted request, by the id in its headers: its value is not read."""
+        request_id = record.header("ce_id")
+        if request_id:
+            self._known.confirm(request_id, record.timestamp_ms / 1000, self._now_s())
+
+    def route(self, record: Record) -> None:
+        """A route, or the end of one."""
+        if record.value is None:
+            self._routes.remove((record.key or b"").decode("utf-8", "replace"))
+            return
+        route = _decoded(record, route_pb2.Route)
+        if route is None:
+            return
+        if self._routes.apply(route):
+            log.info("route applied", model=route.model, version=route.version)
+        else:
+            log.warning("route refused: not newer", model=route.model, version=route.version)
+
+    def _now_s(self) -> float:
+        return self._clock().timestamp()
+
+
+def _decoded(record: Record, message: type[M]) -> M | None:
+    try:
+        return decode(record, message)
+    except InvalidRequest as error:
+        log.warning(
+            "a record is passed over",
+            reason=f"no {message.DESCRIPTOR.name} ({error.field})",
+            topic=record.partition.topic,
+            partition=record.partition.number,
+            offset=record.offset,
+        )
+        return None
