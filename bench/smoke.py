@@ -30,13 +30,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from report import machine, spread, table, versions, write
+
 from penstock.codec import decode
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader
 from penstock.records import Outgoing, Record
 from penstock.v1 import response_pb2
 from penstock_native.stack import Stack
-from report import machine, spread, table, versions, write
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "examples/triage/model"

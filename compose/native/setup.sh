@@ -20,6 +20,16 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
     exit 1
   fi
 fi
+# vLLM's CPU kernels link against it, and no Python package carries it.
+if ! ldconfig -p 2>/dev/null | grep -q 'libnuma\.so\.1'; then
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    say "installing libnuma1, which vLLM links against"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends libnuma1 >/dev/null
+  else
+    say "vLLM needs libnuma (Debian: sudo apt-get install libnuma1); its tests and the demo fail without"
+  fi
+fi
+
 if uv --version >/dev/null 2>&1; then
   uv=uv
 else

@@ -3,7 +3,6 @@
 import sys
 
 from penstock.settings import SettingsError
-
 from penstock_inference.app import run
 from penstock_inference.settings import InferenceSettings
 

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 
 from google.protobuf import timestamp_pb2
+
 from penstock.codec import encode
 from penstock.errors import Code, PenstockError
 from penstock.records import Outgoing

@@ -6,9 +6,9 @@ import signal
 import threading
 
 import ray
-from penstock.telemetry import configure_logs, logger
 from ray import serve
 
+from penstock.telemetry import configure_logs, logger
 from penstock_inference.deployments import build
 from penstock_inference.settings import InferenceSettings
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 
 import ray
+from ray import serve
+
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import TransactionalConsumer
 from penstock.kafka.publisher import KafkaPublisher
@@ -19,8 +21,6 @@ from penstock.rpc.server import Server, Service
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
 from penstock.v1 import engine_service_pb2_grpc
-from ray import serve
-
 from penstock_inference.answers import Answers
 from penstock_inference.directory import (
     ACTOR_NAME,
@@ -43,6 +43,7 @@ log = logger(__name__)
 
 GROUP = "penstock-inference"
 ENGINE_METRICS_OFFSET = 10
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -106,7 +107,7 @@ class EngineReplica:
         )
         port = await self._server.start()
         await self._server.set_ready(True)
-        self._address = f"{settings.host}:{port}"
+        self._address = f"{_reachable(settings.host)}:{port}"
         self._directory: DirectoryClient = _DirectoryHandle()
         self._announcer = asyncio.create_task(self._announce())
         log.info("engine serves", replica=self._replica_id, address=self._address)
@@ -220,6 +221,12 @@ def build(settings: InferenceSettings) -> serve.Application:
 async def _started(publisher: KafkaPublisher) -> KafkaPublisher:
     await publisher.start()
     return publisher
+
+
+def _reachable(host: str) -> str:
+    """The address under which pumps on other nodes find what is bound to a host."""
+    # The application is built on one node and runs on others: only there is the address known.
+    return str(ray.util.get_node_ip_address()) if host == EVERY_ADDRESS else host
 
 
 def _rank(context: object) -> int:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from penstock.errors import PenstockError, Unavailable
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
-
 from penstock_inference import metrics
 from penstock_inference.generation import Delta, Engine
 from penstock_inference.wire import failure_of, generation_of, result_of

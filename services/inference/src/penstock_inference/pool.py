@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import grpc
+
 from penstock.rpc.channel import open_channel
 from penstock.telemetry import logger
 from penstock.v1 import admitted_pb2, engine_service_pb2, engine_service_pb2_grpc, response_pb2
-
 from penstock_inference import metrics
 from penstock_inference.directory import Announcement, DirectoryClient
 from penstock_inference.errors import EngineLost

@@ -15,7 +15,6 @@ from penstock.records import Outgoing, Record
 from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, engine_service_pb2, response_pb2
-
 from penstock_inference import metrics
 from penstock_inference.answers import Answers, outcome_of
 from penstock_inference.errors import EngineLost

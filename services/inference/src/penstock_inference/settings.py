@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from penstock.settings import Settings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
+from penstock.settings import Settings
 
 __all__ = ["InferenceSettings"]
 
@@ -27,6 +28,9 @@ class InferenceSettings(Settings):
     model_name: str = Field("triage", description="The base model's name in routes.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where the processor has it, else float32."
+    )
+    eager: bool = Field(
+        False, description="Run without compilation: starts sooner, answers slower."
     )
     max_model_len: int | None = Field(
         None, ge=16, description="Context in tokens; unset takes the model's own."

@@ -7,7 +7,6 @@ import asyncio
 from penstock.kafka.ports import LogError, Publisher
 from penstock.records import Outgoing
 from penstock.telemetry import logger
-
 from penstock_inference import metrics
 
 __all__ = ["TokenSender"]

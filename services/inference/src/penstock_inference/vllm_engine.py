@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 from penstock.errors import Code, InvalidRequest
 from penstock.telemetry import logger
-
 from penstock_inference.errors import EngineUnusable
 from penstock_inference.generation import Completion, Delta, Finish, Generation
 from penstock_inference.processor import choose_dtype, processor_flags
@@ -53,7 +53,9 @@ class VllmEngine:
 
         gpu = settings.engine_gpus > 0
         dtype = choose_dtype(settings.dtype, gpu=gpu, flags=processor_flags())
-        log.info("loading model", model=settings.model, dtype=dtype)
+        # Compiling for a CPU needs a C++ compiler; without one vLLM would fail late and obscurely.
+        eager = settings.eager or (not gpu and shutil.which("g++") is None)
+        log.info("loading model", model=settings.model, dtype=dtype, eager=eager)
         arguments = AsyncEngineArgs(
             model=settings.model,
             served_model_name=[settings.model_name],
@@ -62,6 +64,7 @@ class VllmEngine:
             max_num_seqs=settings.max_running,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enable_prefix_caching=True,
+            enforce_eager=eager,
             scheduling_policy="priority",
             seed=0,
         )

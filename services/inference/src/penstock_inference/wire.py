@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from google.protobuf import json_format
+
 from penstock.errors import PenstockError
 from penstock.v1 import admitted_pb2, common_pb2, engine_service_pb2, response_pb2
-
 from penstock_inference.generation import Completion, Finish, Generation, Message, Passage
 
 __all__ = ["failure_of", "generation_of", "result_of"]

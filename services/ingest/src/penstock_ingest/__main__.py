@@ -3,7 +3,6 @@
 import sys
 
 from penstock.settings import SettingsError
-
 from penstock_ingest.app import run
 from penstock_ingest.settings import IngestSettings
 

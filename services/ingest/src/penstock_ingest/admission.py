@@ -7,10 +7,10 @@ import datetime as dt
 from typing import Any
 
 from google.protobuf import timestamp_pb2
+
 from penstock.errors import InvalidRequest
 from penstock.identity import id_of_key, seed_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, route_pb2
-
 from penstock_ingest.errors import DeadlinePassed
 from penstock_ingest.routes import RouteTable, choose_variant
 from penstock_ingest.validation import check_request, check_size

@@ -20,7 +20,6 @@ from penstock.rpc.server import Server, Service
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
 from penstock.v1 import inference_service_pb2_grpc
-
 from penstock_ingest.admission import Admission
 from penstock_ingest.consumer import KafkaDoor
 from penstock_ingest.desk import SOURCE, Desk

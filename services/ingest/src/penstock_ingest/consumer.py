@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
+
 from penstock.codec import JSON, PROTOBUF, decode_value, encode, encoding_of
 from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
 from penstock.identity import id_of_record, response_id_of
@@ -18,7 +19,6 @@ from penstock.records import Outgoing, Record
 from penstock.telemetry import logger, tracer
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, response_pb2
-
 from penstock_ingest import metrics
 from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
 from penstock_ingest.desk import SOURCE, decision_of

@@ -16,7 +16,6 @@ from penstock.rpc.errors import NotFound
 from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, feedback_pb2, request_pb2, response_pb2, route_pb2
-
 from penstock_ingest import metrics
 from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
 from penstock_ingest.index import Ended, KnownIds, ResponseIndex

@@ -15,12 +15,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from opentelemetry import context as trace_context
 from opentelemetry import propagate, trace
-from penstock.errors import Code, InvalidRequest, PenstockError
-from penstock.telemetry import logger, tracer
-from penstock.v1 import response_pb2
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from penstock.errors import Code, InvalidRequest, PenstockError
+from penstock.telemetry import logger, tracer
+from penstock.v1 import response_pb2
 from penstock_ingest import metrics
 from penstock_ingest.desk import Desk, answered
 from penstock_ingest.errors import TooLarge

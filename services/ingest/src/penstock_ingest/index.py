@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Hashable
 
 from penstock.v1 import response_pb2
-
 from penstock_ingest import metrics
 
 __all__ = ["Ended", "KnownIds", "ResponseIndex"]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from google.protobuf.message import Message
+
 from penstock.codec import decode
 from penstock.errors import InvalidRequest
 from penstock.records import Record
 from penstock.telemetry import logger
 from penstock.v1 import response_pb2, route_pb2
-
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.routes import RouteTable
 from penstock_ingest.waiters import Waiters

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from google.protobuf import struct_pb2
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, ValidationError
+
 from penstock.errors import InvalidRequest
 from penstock.v1 import request_pb2
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, ValidationError
 
 __all__ = ["Asked", "chat_request", "completion_request", "param_of"]
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from penstock.telemetry import logger
-
 from penstock_ingest import metrics
 from penstock_ingest.desk import Desk
 from penstock_ingest.routes import RouteTable

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
+
 from penstock.errors import InvalidRequest
 from penstock.v1 import (
     feedback_pb2,
@@ -16,7 +17,6 @@ from penstock.v1 import (
     request_pb2,
     response_pb2,
 )
-
 from penstock_ingest import metrics
 from penstock_ingest.admission import tenant_of
 from penstock_ingest.desk import Desk, answered

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from penstock.settings import Settings
-from penstock.topics import MAX_REQUEST_RECORD_BYTES
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
+from penstock.settings import Settings
+from penstock.topics import MAX_REQUEST_RECORD_BYTES
 
 __all__ = ["IngestSettings"]
 

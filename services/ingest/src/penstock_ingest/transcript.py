@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 
 from penstock.v1 import response_pb2
-
 from penstock_ingest.errors import Diverged
 
 __all__ = ["Transcript"]

@@ -8,7 +8,6 @@ from typing import Any
 
 from penstock.errors import InvalidRequest
 from penstock.v1 import feedback_pb2, request_pb2
-
 from penstock_ingest.errors import TooLarge
 
 __all__ = ["check_feedback", "check_name", "check_request", "check_size"]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from penstock.errors import Code, PenstockError
 from penstock.v1 import response_pb2
-
 from penstock_ingest import metrics
 from penstock_ingest.errors import DeadlinePassed, Diverged, Overloaded
 from penstock_ingest.transcript import Transcript

@@ -1,0 +1,19 @@
+"""The whole stack, vLLM included, for the session's end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from penstock_native.stack import Stack
+from tests.e2e.support import TICKET, penstock
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Kafka, ingest, inference with vLLM, cost and drift, on free ports; answers already."""
+    # Compiling the model takes longer than running these tests without.
+    with Stack.ephemeral(env={"PENSTOCK_INFERENCE_EAGER": "true"}) as running:
+        penstock(running.env, "generate", TICKET)  # returns when the first answer came
+        yield running
