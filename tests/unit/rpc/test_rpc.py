@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
+
 from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
 from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import (

@@ -1,0 +1,232 @@
+"""What is admitted and what is refused, with the field and the remedy."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from penstock.errors import Code, InvalidRequest, Unavailable
+from penstock.identity import id_of_key, seed_of
+from penstock.v1 import request_pb2, route_pb2
+from penstock_ingest.admission import Admission, Arrival
+from penstock_ingest.errors import DeadlinePassed
+from penstock_ingest.routes import RouteTable, choose_variant
+
+NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
+HELLO: dict[str, Any] = {"prompt": "hello"}
+
+
+def route(model: str = "triage", version: int = 1, **weights: int) -> route_pb2.Route:
+    made = route_pb2.Route(model=model, version=version)
+    for name, weight in (weights or {"base": 100}).items():
+        stage = route_pb2.STAGE_CANDIDATE if name.startswith("new") else route_pb2.STAGE_CHAMPION
+        made.variants.add(name=name, base_model="m", weight=weight, stage=stage)
+    return made
+
+
+def admission(*routes: route_pb2.Route, **settings: Any) -> Admission:
+    table = RouteTable()
+    for one in routes or (route(),):
+        table.apply(one)
+    return Admission(table, **settings)
+
+
+def arrival(**changes: Any) -> Arrival:
+    return Arrival(**{"fallback_id": "req-1", "published_at": NOW, "now": NOW, **changes})
+
+
+def request(**fields: Any) -> request_pb2.GenerateRequest:
+    return json_format.ParseDict(fields, request_pb2.GenerateRequest())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "  \n"}, "prompt"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "prompt"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "bot"}]}, "messages[1].role"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content"),
+        ({**HELLO, "sampling": {"temperature": 2.5}}, "sampling.temperature"),
+        ({**HELLO, "sampling": {"temperature": "NaN"}}, "sampling.temperature"),
+        ({**HELLO, "sampling": {"temperature": -0.1}}, "sampling.temperature"),
+        ({**HELLO, "sampling": {"top_p": 0}}, "sampling.top_p"),
+        ({**HELLO, "sampling": {"top_p": "NaN"}}, "sampling.top_p"),
+        ({**HELLO, "sampling": {"top_k": 0}}, "sampling.top_k"),
+        ({**HELLO, "sampling": {"max_tokens": 0}}, "sampling.max_tokens"),
+        ({**HELLO, "sampling": {"max_tokens": -5}}, "sampling.max_tokens"),
+        ({**HELLO, "sampling": {"stop": list("abcdefghi")}}, "sampling.stop"),
+        ({**HELLO, "sampling": {"stop": ["a", ""]}}, "sampling.stop[1]"),
+        ({**HELLO, "sampling": {"presence_penalty": 3}}, "sampling.presence_penalty"),
+        ({**HELLO, "sampling": {"frequency_penalty": "-Infinity"}}, "sampling.frequency_penalty"),
+        ({**HELLO, "timeout": "-1s"}, "timeout"),
+        ({**HELLO, "timeout": "0s"}, "timeout"),
+        ({**HELLO, "timeout": "86401s"}, "timeout"),
+        ({**HELLO, "deadline": "2026-05-01T11:59:59Z"}, "deadline"),
+        ({**HELLO, "deadline": "2026-05-03T12:00:00Z"}, "deadline"),
+        ({**HELLO, "deadline": "2026-05-01T12:01:00Z", "timeout": "5s"}, "timeout"),
+        ({**HELLO, "priority": 101}, "priority"),
+        ({**HELLO, "ordering_key": "k" * 513}, "ordering_key"),
+        ({**HELLO, "idempotency_key": "k" * 513}, "idempotency_key"),
+        ({**HELLO, "tenant": "no spaces"}, "tenant"),
+        ({**HELLO, "labels": {str(n): "x" for n in range(17)}}, "labels"),
+        ({**HELLO, "labels": {"k": "v" * 300}}, "labels"),
+        ({**HELLO, "labels": {"": "v"}}, "labels"),
+        ({**HELLO, "contexts": [{"text": "a"}, {"text": " "}]}, "contexts[1].text"),
+        ({**HELLO, "model": "other"}, "model"),
+    ],
+)
+def test_a_fault_is_refused_by_its_field(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        admission().admit(request(**fields), arrival())
+    assert caught.value.field == field
+    assert caught.value.message
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("field", ["prompt", "messages"])
+def test_an_over_long_request_is_too_large(field: str) -> None:
+    text = "x" * 2000
+    body = (
+        {"prompt": text} if field == "prompt" else {"messages": [{"role": "user", "content": text}]}
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        admission(max_request_bytes=1024).admit(request(**body), arrival())
+    assert (caught.value.code, caught.value.field) == (Code.ERROR_CODE_TOO_LARGE, field)
+
+
+def test_an_unknown_model_lists_those_there_are() -> None:
+    desk = admission(route("b"), route("a"))
+    with pytest.raises(InvalidRequest, match="there are: a, b") as caught:
+        desk.admit(request(**HELLO, model="c"), arrival())
+    assert caught.value.code == Code.ERROR_CODE_UNKNOWN_MODEL
+
+
+def test_without_a_model_the_only_one_answers_and_several_are_a_question() -> None:
+    assert admission().admit(request(**HELLO), arrival()).request.model == "triage"
+    with pytest.raises(InvalidRequest, match="a, b") as caught:
+        admission(route("b"), route("a")).admit(request(**HELLO), arrival())
+    assert caught.value.field == "model"
+
+
+def test_no_route_and_no_weight_are_worth_a_retry() -> None:
+    with pytest.raises(Unavailable):
+        Admission(RouteTable()).admit(request(**HELLO), arrival())
+    with pytest.raises(Unavailable):
+        admission(route(base=0)).admit(request(**HELLO), arrival())
+
+
+def test_every_default_is_filled_in_and_nothing_that_was_said_is_changed() -> None:
+    with_defaults = route()
+    with_defaults.variants[0].defaults.temperature = 0.7
+    with_defaults.variants[0].defaults.max_tokens = 32
+    with_defaults.variants[0].defaults.stop.append("END")
+    sent = request(**HELLO, sampling={"temperature": 0, "seed": 5})
+    before = request_pb2.GenerateRequest.FromString(sent.SerializeToString())
+    admitted = admission(with_defaults).admit(sent, arrival())
+    sampling = admitted.request.sampling
+    assert (sampling.temperature, sampling.max_tokens, sampling.seed) == (0, 32, 5)
+    assert list(sampling.stop) == ["END"]
+    assert admitted.request.tenant == "default"
+    assert admitted.deadline.ToDatetime(dt.UTC) == NOW + dt.timedelta(seconds=600)
+    assert admitted.request.deadline == admitted.deadline
+    assert (admitted.variant, admitted.route_version) == ("base", 1)
+    assert not admitted.HasField("reply_partition")
+    assert not admitted.HasField("source")
+    assert sent == before
+
+
+def test_nobody_bounds_the_answer() -> None:
+    sampling = admission().admit(request(**HELLO), arrival()).request.sampling
+    assert sampling.max_tokens == 256
+    assert sampling.seed == seed_of("req-1")
+
+
+def test_a_key_names_the_request_within_its_tenant() -> None:
+    def admit(**fields: str) -> str:
+        return admission().admit(request(**HELLO, **fields), arrival()).request_id
+
+    assert admit() == "req-1"
+    assert admit(idempotency_key="k") == admit(idempotency_key="k", tenant="default")
+    assert admit(idempotency_key="k", tenant="a") == id_of_key("a", "k")
+    assert len({admit(idempotency_key="k", tenant=t) for t in ("a", "b", "c")}) == 3
+    assert id_of_key("a", "bc") != id_of_key("ab", "c")
+
+
+def test_the_seed_follows_from_the_name() -> None:
+    keyed = request(**HELLO, idempotency_key="k")
+    first, second = (admission().admit(keyed, arrival(fallback_id=f)) for f in ("req-1", "req-2"))
+    assert first.request.sampling.seed == second.request.sampling.seed
+    assert 0 <= first.request.sampling.seed < 2**63
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "after_s"),
+    [
+        ({"timeout": "30s"}, {}, 30),
+        ({"timeout": "30s"}, {"published_at": NOW - dt.timedelta(seconds=20)}, 10),
+        ({"deadline": "2026-05-01T12:00:45Z"}, {}, 45),
+        ({"timeout": "30s"}, {"deadline_cap": NOW + dt.timedelta(seconds=5)}, 5),
+        ({}, {"deadline_cap": NOW + dt.timedelta(days=30)}, 600),
+    ],
+)
+def test_the_deadline_counts_from_publication_and_the_call_bounds_it(
+    fields: dict[str, Any], changes: dict[str, Any], after_s: float
+) -> None:
+    admitted = admission().admit(request(**HELLO, **fields), arrival(**changes))
+    assert admitted.deadline.ToDatetime(dt.UTC) == NOW + dt.timedelta(seconds=after_s)
+
+
+@pytest.mark.parametrize("fields", [{"timeout": "30s"}, {"deadline": "2026-05-01T11:59:50Z"}, {}])
+def test_a_request_that_waited_too_long_has_expired_and_is_not_at_fault(
+    fields: dict[str, Any],
+) -> None:
+    with pytest.raises(DeadlinePassed):
+        admission().admit(
+            request(**HELLO, **fields), arrival(published_at=NOW - dt.timedelta(seconds=700))
+        )
+
+
+def test_shares_follow_the_weights() -> None:
+    split = route(base=80, new=20)
+    chosen = Counter(choose_variant(split, f"unit {n}").name for n in range(10_000))
+    assert 1900 < chosen["new"] < 2100
+
+
+def test_raising_a_candidate_moves_units_to_it_only() -> None:
+    before, after = route(base=95, new=5), route(base=95, new=30)
+    for n in range(2000):
+        was, now = (choose_variant(r, f"unit {n}").name for r in (before, after))
+        assert now in (was, "new")
+
+
+def test_an_ordering_key_keeps_its_variant_and_a_shadow_never_answers() -> None:
+    split = route(base=50, new=50)
+    split.variants.add(name="shadow", weight=1000, stage=route_pb2.STAGE_SHADOW)
+    desk = admission(split)
+    keyed = [
+        desk.admit(request(**HELLO, ordering_key="k"), arrival(fallback_id=f"req-{n}")).variant
+        for n in range(50)
+    ]
+    free = [
+        desk.admit(request(**HELLO), arrival(fallback_id=f"req-{n}")).variant for n in range(50)
+    ]
+    assert len(set(keyed)) == 1
+    assert set(free) == {"base", "new"}
+
+
+def test_a_route_that_is_not_newer_is_refused() -> None:
+    table = RouteTable()
+    assert table.apply(route(version=3))
+    assert not table.apply(route(version=2, other=1))
+    assert not table.apply(route(version=3, other=1))
+    assert table.find("triage").variants[0].name == "base"
+    assert table.apply(route(version=4, other=1))
+    assert table.find("").variants[0].name == "other"
+    table.remove("triage")
+    table.remove("triage")
+    assert not table.models()
