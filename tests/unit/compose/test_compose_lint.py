@@ -32,7 +32,11 @@ def test_committed_files_have_no_findings(lint: ModuleType) -> None:
         ("${PENSTOCK_LOG_LEVEL}", "${PENSTOCK_LOG_LEVLE}", "${PENSTOCK_LOG_LEVLE} is not in .env"),
         ("services/drift/Dockerfile", "services/drfit/Dockerfile", "is not there"),
         ("name: penstock\n", "name: [penstock\n", "compose.yaml:"),
-        ("      kafka-features:\n", "      kafka-feature:\n", "which is no service"),
+        (
+            "      kafka:\n        condition",
+            "      kafak:\n        condition",
+            "which is no service",
+        ),
     ],
 )
 def test_broken_rule_is_found(

@@ -68,12 +68,6 @@ _SETTINGS = {
     "log.cleaner.dedupe.buffer.size": "16777216",
 }
 
-# aiokafka's clients speak transaction version 0: a producer keeps its epoch between transactions.
-# Under the cluster's default, 2, a 4.3.0 broker that is killed between a commit's decision and its
-# markers rejects them for that when it is back (as in KAFKA-19999), and takes the transaction for
-# complete: read-committed consumers of the partition then wait for ever.
-_TRANSACTION_VERSION = "transaction.version=1"
-
 # The log holds what needs attention, and when the node was up.
 _LOG4J = """\
 rootLogger.level = WARN
@@ -234,7 +228,7 @@ class KafkaServer:
         _log.info("formatting the storage of a new Kafka node in %s", self.state_dir)
         # Any id serves: the cluster has one node, and the id only keeps strange disks out.
         cluster = "penstock-native-000000"
-        tool = ("kafka.tools.StorageTool", "format", "--feature", _TRANSACTION_VERSION)
+        tool = ("kafka.tools.StorageTool", "format")
         result = subprocess.run(  # noqa: S603 - our own command
             [*java, *tool, "--cluster-id", cluster, "--config", str(properties)],
             capture_output=True,
