@@ -3,8 +3,8 @@
 # helm, kubeconform and the schemas come by Go's module proxy, into .cache. Without Go it says what
 # it left out and does the rest. Usage: lint.sh [PYTHON]
 set -euo pipefail
+python=$(realpath -s "${1:-.venv/bin/python}")
 cd "$(dirname "$0")"
-python=$(realpath -s "${1:-../.venv/bin/python}")
 cache=$(realpath -m ../.cache/k8s)
 chart=penstock
 

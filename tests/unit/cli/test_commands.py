@@ -3,6 +3,9 @@
 import json
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
 from penstock.cli import feedback, requests, topics_reference
 from penstock.cli.app import app
 from penstock.cli.demo_tally import Claim, Numbers
@@ -15,8 +18,6 @@ from penstock.records import Partition, Record
 from penstock.settings import SettingsError
 from penstock.topics import topic_of
 from penstock.v1 import request_pb2
-from rich.console import Console
-from typer.testing import CliRunner
 
 NOWHERE = {
     "PENSTOCK_KAFKA_BOOTSTRAP": "127.0.0.1:1",

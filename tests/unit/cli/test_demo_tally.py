@@ -4,8 +4,11 @@ import json
 from decimal import Decimal
 
 import pytest
+
 from penstock.cli.demo_tally import Tally, Ticket, claims, load_tickets, percentile
+from penstock.cli.prices import price_by
 from penstock.cli.run import CliError
+from penstock.pricing import PriceTable
 from penstock.v1 import admitted_pb2, cost_service_pb2, response_pb2
 
 RUN, TENANT = "r1", "demo-r1"
@@ -31,6 +34,7 @@ def response(ticket, outcome="ANSWERED", text=None, tenant=TENANT, **fields):
     made = response_pb2.GenerateResponse(
         idempotency_key=ticket.key(RUN),
         tenant=tenant,
+        model="triage",
         outcome=f"OUTCOME_{outcome}",
         text=json.dumps(LABELS) if text is None else text,
         **fields,
@@ -119,6 +123,22 @@ def test_the_last_digit_of_the_ledger_counts():
 
 def test_trailing_zeros_are_the_same_amount():
     assert failing(tally(map(response, TICKETS)), ledger(4, usd="0.171600")) == {}
+
+
+def test_a_model_without_a_price_is_named():
+    made = tally(map(response, TICKETS))
+    found = claims(made, ledger(4), price_by(PriceTable.parse("{}")), 0.9)[-1]
+    assert not found.holds
+    assert found.found.startswith("no price is known for model 'triage'")
+
+
+def test_cached_tokens_have_a_price_of_their_own():
+    table = """{"triage": {"input_cost_per_token": 0.0000001, "output_cost_per_token": 0.0000004,
+                "cache_read_input_token_cost": 0.00000005}}"""
+    answer = response(TICKETS[0])
+    answer.usage.cached_prompt_tokens = 4
+    # 6 * 0.1 + 4 * 0.05 + 3 * 0.4 millionths
+    assert price_by(PriceTable.parse(table))(answer) == Decimal("0.0000020")
 
 
 def test_a_missing_and_a_doubled_ledger_line_are_seen():

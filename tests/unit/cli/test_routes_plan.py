@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from penstock.cli import routes_plan
 from penstock.cli.run import CliError
 from penstock.codec import encode

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from penstock.kafka.admin import Observed, Sizes, TopicRefused, plan
 from penstock.topics import TOPICS, topic_of
 

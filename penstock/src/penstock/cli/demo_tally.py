@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 from penstock.cli.run import CliError
+from penstock.pricing import UnknownPrice, add, plain
 from penstock.v1 import admitted_pb2, cost_service_pb2, request_pb2, response_pb2
 
 __all__ = ["Claim", "Numbers", "Price", "Tally", "Ticket", "claims", "load_tickets", "percentile"]
@@ -163,10 +164,8 @@ class Tally:
 
     def cost(self, price: Price) -> Decimal:
         """What the responses' tokens cost by a price table, with every repeat counted."""
-        return sum(
-            (price(r) for found in self.responses.values() for r in found if r.HasField("usage")),
-            Decimal(0),
-        )
+        every = (r for found in self.responses.values() for r in found if r.HasField("usage"))
+        return add(*map(price, every))
 
     def numbers(self, now_s: float) -> Numbers:
         """The figures up to now, or to the last answer when all are there."""
@@ -265,8 +264,6 @@ def _money(
         sum(r.usage.prompt_tokens for r in every),
         sum(r.usage.completion_tokens for r in every),
     )
-    billed, cost = Decimal(spend.total_usd or "0"), tally.cost(price)
-    equal = "=" if billed == cost else "≠"
     return [
         Claim(lines, spend.lines == tally.answered, f"{spend.lines} for {tally.answered}"),
         Claim(
@@ -275,9 +272,18 @@ def _money(
             f"{ledger_tokens[0]} + {ledger_tokens[1]} for "
             f"{response_tokens[0]} + {response_tokens[1]}",
         ),
-        # A run without a single answer costs nothing, and that would prove nothing.
-        Claim(total, billed == cost and cost > 0, f"{billed:f} {equal} {cost:f} USD"),
+        _same_total(total, Decimal(spend.total_usd or "0"), tally, price),
     ]
+
+
+def _same_total(name: str, billed: Decimal, tally: Tally, price: Price) -> Claim:
+    try:
+        cost = tally.cost(price)
+    except UnknownPrice as error:
+        return Claim(name, False, str(error))
+    equal = "=" if billed == cost else "≠"
+    # A run without a single answer costs nothing, and that would prove nothing.
+    return Claim(name, billed == cost and cost > 0, f"{plain(billed)} {equal} {plain(cost)} USD")
 
 
 def _parsed(text: str) -> object:
