@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+
 from penstock.cli.demo_run import Demonstration
 from penstock.cli.demo_tally import Ticket, claims
 from penstock.cli.settings import CliSettings

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from penstock_native.errors import StartError
 from penstock_native.ports import kafka_answers, wait_until
 from penstock_native.processes import identify, marked, tree

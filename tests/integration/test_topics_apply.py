@@ -6,11 +6,12 @@ import uuid
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from typer.testing import CliRunner
+
 from penstock.cli.app import app
 from penstock.kafka.admin import KafkaAdmin, Sizes, TopicRefused, plan
 from penstock.kafka.ports import LogError
 from penstock.topics import TOPICS
-from typer.testing import CliRunner
 
 pytestmark = pytest.mark.integration
 

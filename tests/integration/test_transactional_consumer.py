@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
 from penstock.kafka.broker import KafkaBroker, KafkaMembership, KafkaOwnership
 from penstock.kafka.consumer import TransactionalConsumer
 from penstock.kafka.ports import Fenced

@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import Callable
 
 import pytest
+
+from penstock import codec
 from penstock.errors import Code, InvalidRequest
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import (
@@ -20,8 +22,6 @@ from penstock_inference.answers import Answers
 from penstock_inference.errors import EngineLost
 from penstock_inference.pump import Pump
 from penstock_inference.wire import failure_of
-
-from penstock import codec
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 RESULT = engine_service_pb2.WorkResult(

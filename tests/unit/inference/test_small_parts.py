@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from penstock_inference.directory import Announcement, Directory
 from penstock_inference.generation import Completion, Delta, Finish, Generation, Message, Passage
 from penstock_inference.processor import choose_dtype

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import pytest
+
 from penstock.errors import Code, InvalidRequest
 from penstock.rpc.server import Server, Service
 from penstock.v1 import admitted_pb2, engine_service_pb2_grpc, response_pb2

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from penstock.cli import topics_reference
 from penstock.topics import TOPICS
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
+
 from penstock.kafka import consumer as consumer_module
 from penstock.kafka.consumer import TransactionalConsumer
 from penstock.kafka.memory import MemoryBroker

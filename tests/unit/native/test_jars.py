@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from penstock_native.errors import JarError
 from penstock_native.jars import classpath
 from penstock_native.settings import stack_defaults

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from penstock_native.errors import NativeError
 from penstock_native.settings import port_variables, stack_defaults, stack_environment
 from penstock_native.stack import Stack

@@ -54,9 +54,10 @@ _SETTINGS = {
     # No wait for members that might come: a group of one process is complete at once.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
-    # A node that was killed may register again only when its last life has timed out (9 s).
-    "broker.session.timeout.ms": "1500",
-    "broker.heartbeat.interval.ms": "300",
+    # A node that was killed may register again only when its last life has timed out (9 s by
+    # default); much less, and a busy machine fences a live node.
+    "broker.session.timeout.ms": "5000",
+    "broker.heartbeat.interval.ms": "500",
     # Offsets carry the set of requests completed above the watermark.
     "offset.metadata.max.bytes": "65536",
     # A dead owner's open transaction holds readers until it is timed out: look every second.

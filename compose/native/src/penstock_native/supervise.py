@@ -173,7 +173,8 @@ class Supervisor:
                 "autorestart=true",
                 "startsecs=1",
                 "startretries=5",
-                "stopasgroup=true",
+                # SIGTERM goes to the service alone: it ends its children in order (Ray's would
+                # go first otherwise, and the drain would wait for them). SIGKILL takes them all.
                 "killasgroup=true",
                 f"stopwaitsecs={program.stop_wait_s}",
                 "redirect_stderr=true",
