@@ -116,6 +116,8 @@ class Corpus:
         rule: How the priority is labelled; texts stay as they are.
         share: The share of tickets that the three knobs apply to, from 0 to 1: the slope of a
             gradual drift.
+        plain: Only the problem and its urgency: no greeting, distractor, noise or mistyped word.
+            Training starts with these.
     """
 
     split: Split = Split.HELD_OUT
@@ -124,6 +126,7 @@ class Corpus:
     mix: Mapping[str, float] = field(default_factory=lambda: MIXES["base"])
     rule: Rule = Rule.BASE
     share: float = 1.0
+    plain: bool = False
 
 
 def prioritise(impact: str, pressure: str, rule: Rule = Rule.BASE) -> str:
@@ -167,8 +170,11 @@ def _ticket(corpus: Corpus, index: int) -> Ticket:
     product = stream("product").choice(PRODUCTS)
     impact, pressure = _draw_urgency(stream("urgency"))
     wording = _Wording(effective.split, effective.vocabulary, stream)
-    text = _compose(wording, category, product, (impact, pressure), stream("layout"))
-    text = _roughen(text, stream("typing"))
+    if effective.plain:
+        text = _plain(wording, category, product, (impact, pressure), stream("layout"))
+    else:
+        text = _compose(wording, category, product, (impact, pressure), stream("layout"))
+        text = _roughen(text, stream("typing"))
     prefix = "T" if corpus.split is Split.HELD_OUT else "L"
     return {
         "ticket_id": f"{prefix}-{index + 1:05d}",
@@ -243,6 +249,19 @@ def _fill(template: str, rng: random.Random, values: Mapping[str, str]) -> str:
     while SLOT.search(template):
         template = SLOT.sub(value, template)
     return template
+
+
+def _plain(
+    wording: _Wording,
+    category: str,
+    product: str,
+    urgency: tuple[str, str],
+    rng: random.Random,
+) -> str:
+    """The shortest text that decides all three labels."""
+    clause = wording.say("clause", category)
+    problem = wording.say("frame", product=wording.mention(product), clause=clause)
+    return " ".join(filter(None, [problem, _urgency_sentence(wording, urgency, rng)]))
 
 
 def _compose(
