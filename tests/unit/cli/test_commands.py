@@ -12,12 +12,13 @@ from penstock.cli.demo_tally import Claim, Numbers
 from penstock.cli.demo_view import Progress, claims_table, report
 from penstock.cli.run import FAILED, UNREACHABLE, CliError
 from penstock.cli.settings import CliSettings
+from penstock.cli.spend import spend_table
 from penstock.cli.tail import as_json, as_text
 from penstock.codec import encode
 from penstock.records import Partition, Record
 from penstock.settings import SettingsError
 from penstock.topics import topic_of
-from penstock.v1 import request_pb2
+from penstock.v1 import cost_service_pb2, request_pb2
 
 NOWHERE = {
     "PENSTOCK_KAFKA_BOOTSTRAP": "127.0.0.1:1",
@@ -183,6 +184,14 @@ def test_progress_off_a_terminal_is_plain_lines(capsys):
     assert "published 8 of 10  admitted 7  answered 6" in line
     assert "p50 / p99 250 ms / 1.25 s" in line
     assert "\x1b" not in line
+
+
+def test_an_amount_is_never_cut_short(capsys):
+    amount = "0.012345678901234567890123"
+    answer = cost_service_pb2.GetSpendResponse(total_usd=amount, lines=10**9)
+    answer.groups.add(tenant="a-tenant-with-a-long-name" * 3, variant="v" * 40, amount_usd=amount)
+    Console(width=80).print(spend_table(answer))
+    assert capsys.readouterr().out.count(amount) == 2
 
 
 def test_report_passes_only_when_every_claim_holds():

@@ -16,7 +16,7 @@ from penstock.rpc.channel import open_channel
 from penstock.v1 import cost_service_pb2
 from penstock.v1.cost_service_pb2_grpc import CostStub
 
-__all__ = ["spend", "window"]
+__all__ = ["spend", "spend_table", "window"]
 
 CALL_S = 20.0
 
@@ -42,7 +42,7 @@ def spend(
         if as_json:
             typer.echo(to_json(response))
         else:
-            out.print(_table(response))
+            out.print(spend_table(response))
 
     run(body)
 
@@ -62,30 +62,28 @@ def window(
     return request
 
 
-def _table(response: cost_service_pb2.GetSpendResponse) -> Table:
+def spend_table(response: cost_service_pb2.GetSpendResponse) -> Table:
+    """The groups with the total as the last row."""
     table = Table(show_footer=True)
-    total = f"{response.total_usd or '0'} USD"
+    for name in ("tenant", "model", "variant", "prices"):
+        table.add_column(name, footer="total" if name == "tenant" else "", overflow="fold")
+    # An amount that is cut short is a wrong amount: numbers keep their width.
     for name, footer in (
-        ("tenant", "total"),
-        ("model", ""),
-        ("variant", ""),
         ("lines", str(response.lines)),
         ("prompt", ""),
         ("completion", ""),
-        ("prices", ""),
-        ("amount", total),
+        ("USD", response.total_usd or "0"),
     ):
-        justify = "right" if name in ("lines", "prompt", "completion", "amount") else "left"
-        table.add_column(name, footer=footer, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, footer=footer, justify="right", no_wrap=True)
     for group in response.groups:
         table.add_row(
             group.tenant,
             group.model,
             group.variant,
+            ", ".join(group.price_versions),
             str(group.lines),
             str(group.prompt_tokens),
             str(group.completion_tokens),
-            ", ".join(group.price_versions),
-            f"{group.amount_usd} USD",
+            group.amount_usd,
         )
     return table
