@@ -1,0 +1,1 @@
+"""Materialises `usage` into an exact ledger and answers what was spent."""

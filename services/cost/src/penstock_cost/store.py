@@ -1,0 +1,378 @@
+"""The ledger in SQL: SQLite in WAL mode, or PostgreSQL. Every call blocks: use a thread.
+
+Lines, rollup and applied offsets change in one transaction, so a batch is applied whole and once,
+however often it is delivered.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection, Row, make_url
+from sqlalchemy.exc import DBAPIError
+
+from penstock.pricing import PriceTable, Tokens
+from penstock.records import Partition
+from penstock_cost.errors import LedgerUnavailable
+from penstock_cost.ledger import (
+    Cell,
+    Entry,
+    Line,
+    Priced,
+    Sum,
+    Unpriced,
+    fold,
+    price,
+    select_new,
+)
+from penstock_cost.spans import Span, covering
+from penstock_cost.tables import (
+    APPLIED_OFFSETS,
+    LEDGER,
+    LINES,
+    METADATA,
+    MISSING_PRICES,
+    SPEND,
+)
+
+__all__ = ["Applied", "LedgerStore", "MissingPrice"]
+
+REPRICE_LINES = 1000
+BUSY_MS = 30_000
+
+
+class Applied(NamedTuple):
+    """What became of a batch: numbers of lines."""
+
+    priced: int
+    unpriced: int
+    repeated: int
+
+
+class MissingPrice(NamedTuple):
+    """A model whose lines wait for a price, since the first of them, and why."""
+
+    model: str
+    since_us: int
+    reason: str
+
+
+class LedgerStore:
+    """The ledger of one database.
+
+    Args:
+        url: SQLAlchemy's URL; the tables are made where they are missing.
+
+    Raises:
+        LedgerUnavailable: The database cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        with self._writing() as connection:
+            METADATA.create_all(connection)
+            found = connection.execute(sql.select(LEDGER.c.ledger_id)).scalar()
+            self.ledger_id = found or uuid.uuid4().hex[:12]
+            if found is None:
+                connection.execute(LEDGER.insert().values(ledger_id=self.ledger_id))
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    def apply(self, entries: Sequence[Entry]) -> Applied:
+        """Books the entries that were not booked before, and moves the applied offsets past all.
+
+        Args:
+            entries: In the order of the log, of any partitions.
+
+        Raises:
+            LedgerUnavailable: Nothing was booked; try again.
+        """
+        with self._writing() as connection:
+            ids = [entry.line.line_id for entry in entries]
+            known = connection.scalars(sql.select(LINES.c.line_id).where(LINES.c.line_id.in_(ids)))
+            fresh = select_new(entries, _next_offsets(connection, entries), known)
+            if fresh:
+                connection.execute(LINES.insert(), [_row_of(entry) for entry in fresh])
+                _add_to_rollup(connection, fold((e.line, e.price) for e in fresh))
+                _note_missing(connection, fresh)
+            _move_offsets(connection, entries)
+        unpriced = sum(isinstance(entry.price, Unpriced) for entry in fresh)
+        return Applied(len(fresh) - unpriced, unpriced, len(entries) - len(fresh))
+
+    def cells(self, span: Span, tenant: str, model: str) -> list[tuple[Cell, Sum]]:
+        """What is to be added up over a span: whole hours from the rollup, the rest from lines.
+
+        Args:
+            span: The span of time.
+            tenant: Restricts to one; empty does not.
+            model: Restricts to one; empty does not.
+
+        Raises:
+            LedgerUnavailable: It cannot be read.
+        """
+        hours, edges = covering(span)
+        found: list[tuple[Cell, Sum]] = []
+        with self._reading() as connection:
+            if hours is not None:
+                query = _within(sql.select(SPEND), SPEND, SPEND.c.hour_us, hours, tenant, model)
+                found.extend(_cell_of(row) for row in connection.execute(query))
+            for edge in edges:
+                column = LINES.c.observed_at_us
+                query = _within(sql.select(LINES), LINES, column, edge, tenant, model)
+                rows = connection.execute(query)
+                found.extend(fold(_line_of(row) for row in rows).items())
+        return found
+
+    def reprice(self, prices: PriceTable) -> int:
+        """Prices lines that had no price and have one now; returns how many.
+
+        Raises:
+            LedgerUnavailable: Some may have been priced; the rest waits.
+        """
+        done, last = 0, ""
+        while True:
+            with self._writing() as connection:
+                query = (
+                    sql.select(LINES)
+                    .where(LINES.c.price_version.is_(None), LINES.c.line_id > last)
+                    .order_by(LINES.c.line_id)
+                    .limit(REPRICE_LINES)
+                )
+                lines = [_line_of(row)[0] for row in connection.execute(query)]
+                if not lines:
+                    return done
+                last = lines[-1].line_id
+                done += _set_prices(connection, lines, prices)
+
+    def unpriced_lines(self) -> dict[str, int]:
+        """Lines without a price, by model."""
+        query = sql.select(SPEND.c.model, sql.func.sum(SPEND.c.lines)).where(SPEND.c.version == "")
+        with self._reading() as connection:
+            rows = connection.execute(query.group_by(SPEND.c.model))
+            return {model: int(lines) for model, lines in rows if lines}
+
+    def to_alert(self) -> list[MissingPrice]:
+        """Models without a price of which nobody was told."""
+        query = sql.select(MISSING_PRICES).where(MISSING_PRICES.c.alerted == 0)
+        with self._reading() as connection:
+            return [MissingPrice(r.model, r.since_us, r.reason) for r in connection.execute(query)]
+
+    def alerted(self, model: str) -> None:
+        """Keeps that people were told."""
+        with self._writing() as connection:
+            connection.execute(
+                MISSING_PRICES.update().where(MISSING_PRICES.c.model == model).values(alerted=1)
+            )
+
+    def to_resolve(self) -> list[MissingPrice]:
+        """Models that people were told of and whose lines are all priced now."""
+        waiting = sql.select(LINES.c.model).where(LINES.c.price_version.is_(None)).distinct()
+        query = sql.select(MISSING_PRICES).where(MISSING_PRICES.c.model.not_in(waiting))
+        with self._reading() as connection:
+            return [MissingPrice(r.model, r.since_us, r.reason) for r in connection.execute(query)]
+
+    def resolved(self, model: str) -> None:
+        """Forgets a model whose lines are priced."""
+        with self._writing() as connection:
+            connection.execute(MISSING_PRICES.delete().where(MISSING_PRICES.c.model == model))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _mapped_errors(), self._engine.connect() as connection:
+            connection = connection.execution_options(penstock_writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _mapped_errors(), self._engine.connect() as connection:
+            yield connection
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise LedgerUnavailable(f"the ledger's database failed: {error.orig!r}") from error
+
+
+def _engine(url: str) -> sql.Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sql.create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sql.create_engine(parsed)
+
+    @sql.event.listens_for(engine, "connect")
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Kafka's offsets may be ahead of what a power cut leaves otherwise.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+    @sql.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A reader that turns into a writer cannot wait for its turn: writers say so first.
+        writes = connection.get_execution_options().get("penstock_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _next_offsets(connection: Connection, entries: Sequence[Entry]) -> dict[Partition, int]:
+    table = APPLIED_OFFSETS
+    wanted = {tuple(entry.partition) for entry in entries}
+    # Locked: an owner that lost the partition may still be writing (PostgreSQL).
+    query = (
+        sql.select(table)
+        .where(sql.tuple_(table.c.topic, table.c.partition).in_(wanted))
+        .with_for_update()
+    )
+    return {Partition(r.topic, r.partition): r.next_offset for r in connection.execute(query)}
+
+
+def _move_offsets(connection: Connection, entries: Sequence[Entry]) -> None:
+    table = APPLIED_OFFSETS
+    before = _next_offsets(connection, entries)
+    after: dict[Partition, int] = dict(before)
+    for entry in entries:
+        after[entry.partition] = max(after.get(entry.partition, 0), entry.offset + 1)
+    for partition, offset in after.items():
+        key = {"topic": partition.topic, "partition": partition.number}
+        if partition not in before:
+            connection.execute(table.insert().values(**key, next_offset=offset))
+        elif before[partition] != offset:
+            update = table.update().where(
+                table.c.topic == partition.topic, table.c.partition == partition.number
+            )
+            connection.execute(update.values(next_offset=offset))
+
+
+def _add_to_rollup(connection: Connection, cells: Mapping[Cell, Sum]) -> None:
+    for cell, added in sorted(cells.items()):
+        here = [column == part for column, part in zip(_CELL, cell, strict=True)]
+        row = connection.execute(sql.select(SPEND).where(*here).with_for_update()).first()
+        if row is None:
+            connection.execute(
+                SPEND.insert().values(_columns(added) | dict(zip(_NAMES, cell, strict=True)))
+            )
+        else:
+            total = _cell_of(row)[1] + added
+            connection.execute(SPEND.update().where(*here).values(_columns(total)))
+
+
+_CELL = (SPEND.c.tenant, SPEND.c.model, SPEND.c.variant, SPEND.c.hour_us, SPEND.c.version)
+_NAMES = tuple(column.name for column in _CELL)
+
+
+def _columns(total: Sum) -> dict[str, Any]:
+    return {
+        "amount_usd": total.amount_usd,
+        "lines": total.lines,
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
+    }
+
+
+def _cell_of(row: Row[Any]) -> tuple[Cell, Sum]:
+    cell = Cell(row.tenant, row.model, row.variant, row.hour_us, row.version)
+    return cell, Sum(row.amount_usd, row.lines, row.prompt_tokens, row.completion_tokens)
+
+
+def _note_missing(connection: Connection, fresh: Sequence[Entry]) -> None:
+    table = MISSING_PRICES
+    missing: dict[str, MissingPrice] = {}
+    for entry in fresh:
+        if isinstance(entry.price, Unpriced):
+            found = MissingPrice(entry.line.model, entry.line.observed_at_us, entry.price.reason)
+            missing.setdefault(entry.line.model, found)
+    known = set(connection.scalars(sql.select(table.c.model).where(table.c.model.in_(missing))))
+    for model, found in missing.items():
+        if model not in known:
+            connection.execute(table.insert().values(**found._asdict(), alerted=0))
+
+
+def _set_prices(connection: Connection, lines: Sequence[Line], prices: PriceTable) -> int:
+    moved: dict[Cell, Sum] = {}
+    done = 0
+    for line in lines:
+        found = price(line, prices)
+        if not isinstance(found, Priced):
+            continue
+        connection.execute(
+            LINES.update()
+            .where(LINES.c.line_id == line.line_id)
+            .values(amount_usd=found.amount_usd, price_version=found.version)
+        )
+        # From the cell of unpriced lines to that of its version.
+        for cell, added in fold([(line, found)]).items():
+            moved[cell] = moved.get(cell, Sum()) + added
+        for cell, taken in fold([(line, Unpriced(""))]).items():
+            moved[cell] = moved.get(cell, Sum()) + -taken
+        done += 1
+    _add_to_rollup(connection, moved)
+    return done
+
+
+def _row_of(entry: Entry) -> dict[str, Any]:
+    line, priced = entry.line, entry.price
+    return {
+        "line_id": line.line_id,
+        "topic": entry.partition.topic,
+        "partition": entry.partition.number,
+        "offset": entry.offset,
+        "request_id": line.request_id,
+        "kind": line.kind,
+        "tenant": line.tenant,
+        "model": line.model,
+        "variant": line.variant,
+        "prompt_tokens": line.tokens.prompt,
+        "cached_prompt_tokens": line.tokens.cached,
+        "completion_tokens": line.tokens.completion,
+        "observed_at_us": line.observed_at_us,
+        "amount_usd": priced.amount_usd if isinstance(priced, Priced) else None,
+        "price_version": priced.version if isinstance(priced, Priced) else None,
+    }
+
+
+def _line_of(row: Row[Any]) -> tuple[Line, Priced | Unpriced]:
+    line = Line(
+        line_id=row.line_id,
+        request_id=row.request_id,
+        kind=row.kind,
+        tenant=row.tenant,
+        model=row.model,
+        variant=row.variant,
+        tokens=Tokens(row.prompt_tokens, row.cached_prompt_tokens, row.completion_tokens),
+        observed_at_us=row.observed_at_us,
+    )
+    if row.price_version is None:
+        return line, Unpriced("")
+    return line, Priced(row.amount_usd, row.price_version)
+
+
+def _within(
+    query: sql.Select[Any],
+    table: sql.Table,
+    time: sql.Column[Any],
+    span: Span,
+    tenant: str,
+    model: str,
+) -> sql.Select[Any]:
+    if span.from_us is not None:
+        query = query.where(time >= span.from_us)
+    if span.until_us is not None:
+        query = query.where(time < span.until_us)
+    if tenant:
+        query = query.where(table.c.tenant == tenant)
+    return query.where(table.c.model == model) if model else query
