@@ -1,0 +1,1 @@
+"""Watches the response stream for change."""
