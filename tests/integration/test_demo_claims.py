@@ -11,6 +11,7 @@ import pytest
 
 from penstock.cli.demo_run import Demonstration
 from penstock.cli.demo_tally import Ticket, claims
+from penstock.cli.run import CliError
 from penstock.cli.settings import CliSettings
 from penstock.codec import decode, encode
 from penstock.kafka.admin import KafkaAdmin, Sizes, plan
@@ -156,3 +157,14 @@ async def test_a_ticket_without_an_answer_ends_the_wait_and_is_named(stack):
     failed, _ = await failing(stack, silent={"T-3"}, timeout_s=3)
     name = "every ticket has exactly one terminal response"
     assert failed[name].startswith("19 of 20; missing: 1 (T-3-")
+
+
+async def test_a_first_answer_is_waited_for_and_its_absence_told(stack):
+    stand_in = Stack(stack.settings.kafka_bootstrap, stack.ledger)
+    async with Demonstration(stack.settings, TICKETS) as demonstration:
+        async with running(stand_in):
+            await demonstration.await_first_answer(30)
+        # It is of another tenant: the run itself has seen nothing yet.
+        assert (await demonstration.recount()).responses == {}
+        with pytest.raises(CliError, match="no response to a first request within 1 s"):
+            await demonstration.await_first_answer(1)

@@ -24,6 +24,7 @@ ACCURACY = "accuracy is at least 90%"
 LINES = "the ledger has one line per answer"
 TOKENS = "the ledger has the responses' tokens"
 TOTAL = "the ledger's total is the responses' cost, exactly"
+THREE_OF_FOUR = "75.0% (3 of 4); category 75.0%; priority 75.0%; product 75.0%"
 
 
 def price(response):
@@ -88,7 +89,7 @@ def test_a_missing_response_is_seen():
     assert failing(made, ledger(3)) == {
         ONCE: "3 of 4; missing: 1 (T-3-r1)",
         ANSWERS: "3 of 4",
-        ACCURACY: "75.0% (3 of 4)",
+        ACCURACY: THREE_OF_FOUR,
     }
 
 
@@ -97,17 +98,28 @@ def test_a_rejection_is_terminal_but_no_answer():
     made.responses["T-3-r1"][0].error.message = "too long"
     assert failing(made, ledger(3)) == {
         ANSWERS: "3 of 4; 1 rejected; most often: too long",
-        ACCURACY: "75.0% (3 of 4)",
+        ACCURACY: THREE_OF_FOUR,
     }
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["billing", "[]", "null", json.dumps({**LABELS, "priority": "high"}), '{"category":"billing"}'],
+    ("text", "fields"),
+    [
+        ("billing", (75, 75, 75)),
+        ("[]", (75, 75, 75)),
+        ("null", (75, 75, 75)),
+        (json.dumps({**LABELS, "priority": "high"}), (100, 75, 100)),
+        ('{"category":"billing"}', (100, 75, 75)),
+        (json.dumps({**LABELS, "more": "x"}), (100, 100, 100)),
+    ],
 )
-def test_a_wrong_answer_costs_accuracy_only(text):
+def test_a_wrong_answer_costs_accuracy_only(text, fields):
     made = tally([*map(response, TICKETS[:3]), response(TICKETS[3], text=text)])
-    assert failing(made, ledger(4)) == {ACCURACY: "75.0% (3 of 4)"}
+    category, priority, product = fields
+    assert failing(made, ledger(4)) == {
+        ACCURACY: "75.0% (3 of 4); "
+        f"category {category}.0%; priority {priority}.0%; product {product}.0%"
+    }
 
 
 def test_a_ticket_admitted_twice_is_seen():

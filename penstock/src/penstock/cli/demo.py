@@ -43,6 +43,8 @@ def demo(
         batch = load_tickets(read_text(str(tickets)), limit)
         price = load_price(settings.prices)
         async with Demonstration(settings, batch) as demonstration:
+            err.print("waiting for the answer to a first request")
+            await demonstration.await_first_answer(timeout_s)
             with Progress(err, len(batch)) as progress:
                 await demonstration.send_and_await(rate, timeout_s, progress.show)
             spend = await demonstration.settled_spend()

@@ -15,6 +15,7 @@ import grpc
 
 from penstock.cli.demo_tally import Numbers, Tally, Ticket
 from penstock.cli.log import publisher, reading, require_topic
+from penstock.cli.run import CliError
 from penstock.cli.settings import CliSettings
 from penstock.cli.spend import window
 from penstock.codec import Encoding, decode, encode
@@ -22,7 +23,7 @@ from penstock.errors import InvalidRequest
 from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
-from penstock.v1 import admitted_pb2, cost_service_pb2, response_pb2
+from penstock.v1 import admitted_pb2, cost_service_pb2, request_pb2, response_pb2
 from penstock.v1.cost_service_pb2_grpc import CostStub
 
 __all__ = ["Demonstration", "Show"]
@@ -84,6 +85,37 @@ class Demonstration:
         traceback: TracebackType | None,
     ) -> None:
         await self._open.aclose()
+
+    async def await_first_answer(self, timeout_s: float) -> None:
+        """Sends one ticket under another tenant and waits for its response.
+
+        An engine that still loads its model would otherwise pass for a slow one.
+
+        Raises:
+            LogError: Kafka did not take it.
+            CliError: There was none within `timeout_s`.
+        """
+        probe = self._tickets[0].request(f"{self.run_id}-first", f"{self.tenant}-first")
+        ended = asyncio.Event()
+
+        def on_response(record: Record) -> None:
+            with contextlib.suppress(InvalidRequest):
+                if decode(record, response_pb2.GenerateResponse).tenant == probe.tenant:
+                    ended.set()
+
+        responses = self._settings.topic("responses")
+        async with (
+            reading(self._settings, responses, Start.END, on_response),
+            publisher(self._settings) as to,
+        ):
+            await to.publish([self._record(probe)])
+            try:
+                await asyncio.wait_for(ended.wait(), timeout_s)
+            except TimeoutError:
+                raise CliError(
+                    f"no response to a first request within {timeout_s:g} s: is inference up? "
+                    "See `make status` and `make logs`"
+                ) from None
 
     async def send_and_await(self, rate: float | None, timeout_s: float, show: Show) -> None:
         """Publishes every ticket and waits until each has come to its end, or for `timeout_s`.
@@ -161,13 +193,14 @@ class Demonstration:
                 batch = self._tickets[at : at + step]
                 for ticket in batch:
                     self._live.publish(ticket.key(self.run_id), time.monotonic())
-                await to.publish([self._record(ticket) for ticket in batch])
+                requests = [ticket.request(self.run_id, self.tenant) for ticket in batch]
+                await to.publish([self._record(request) for request in requests])
 
-    def _record(self, ticket: Ticket) -> Outgoing:
+    def _record(self, request: request_pb2.GenerateRequest) -> Outgoing:
         return encode(
-            ticket.request(self.run_id, self.tenant),
+            request,
             topic=self._settings.topic("requests"),
-            key=ticket.key(self.run_id),
+            key=request.idempotency_key,
             source="demo",
             encoding=Encoding.ENCODING_JSON,
         )

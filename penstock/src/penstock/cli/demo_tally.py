@@ -162,6 +162,16 @@ class Tally:
             for key, found in self.responses.items()
         )
 
+    def correct_fields(self) -> Counter[str]:
+        """For each labelled field, how many answers have it right."""
+        right: Counter[str] = Counter()
+        for key, ticket in self.tickets.items():
+            found = self.responses.get(key)
+            answer = _parsed(found[0].text) if found else None
+            for field, value in ticket.expected.items():
+                right[field] += isinstance(answer, dict) and answer.get(field) == value
+        return right
+
     def cost(self, price: Price) -> Decimal:
         """What the responses' tokens cost by a price table, with every repeat counted."""
         every = (r for found in self.responses.values() for r in found if r.HasField("usage"))
@@ -217,6 +227,7 @@ def _answers(tally: Tally, min_accuracy: float) -> list[Claim]:
     once = sum(tally.admissions[key] == 1 for key in tally.tickets)
     correct = tally.correct()
     accuracy = correct / total
+    fields = [f"; {name} {n / total:.1%}" for name, n in tally.correct_fields().items()]
     refused = ", ".join(f"{count} {name}" for name, count in others.items())
     reasons = Counter(r.error.message for r in tally.first if r.error.message).most_common(1)
     because = f"; most often: {reasons[0][0]}" if reasons else ""
@@ -242,7 +253,7 @@ def _answers(tally: Tally, min_accuracy: float) -> list[Claim]:
         Claim(
             f"accuracy is at least {min_accuracy:.0%}",
             accuracy >= min_accuracy,
-            f"{accuracy:.1%} ({correct} of {total})",
+            f"{accuracy:.1%} ({correct} of {total})" + "".join(fields),
         ),
     ]
 
