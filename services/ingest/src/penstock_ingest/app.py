@@ -37,7 +37,6 @@ __all__ = ["App", "run"]
 
 log = logger(__name__)
 
-GROUP = "penstock-ingest"
 RETRY_S = (0.5, 10.0)  # first and longest wait for a Kafka that is not there yet
 LEAVE_S = 5.0  # what leaving the group may take beyond the drain
 SAY_S = 10.0  # how often a wait that goes on is logged
@@ -115,7 +114,7 @@ class App:
         self._consumer = TransactionalConsumer(
             KafkaBroker(s.kafka_bootstrap, client_id=f"penstock-ingest-{s.ordinal}"),
             topic=self._topic("requests"),
-            group=GROUP,
+            group=f"{s.topic_prefix}-ingest",
             handler=door,
             max_in_flight=s.kafka_in_flight,
         )

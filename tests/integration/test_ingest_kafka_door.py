@@ -1,0 +1,277 @@
+"""Ingest as a process on a real Kafka: each request is answered, also when ingest is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+
+from penstock.codec import decode, encode
+from penstock.errors import Code
+from penstock.kafka.admin import KafkaAdmin, Sizes, plan
+from penstock.kafka.publisher import KafkaPublisher
+from penstock.kafka.reader import LogReader, Start
+from penstock.records import Outgoing, Record
+from penstock.rpc.channel import open_channel
+from penstock.rpc.errors import error_of
+from penstock.topics import TOPICS
+from penstock.v1 import admitted_pb2, request_pb2, response_pb2, route_pb2
+from penstock.v1.inference_service_pb2_grpc import InferenceStub
+from penstock_native.kafka import KafkaServer
+from penstock_native.ports import free_port
+from penstock_native.processes import spawn
+
+pytestmark = pytest.mark.integration
+
+JSON_TYPE = (("content-type", b"application/json"),)
+
+
+class Ingest:
+    """One ingest process after another, with the same settings and a topic prefix of its own."""
+
+    def __init__(self, bootstrap: str, prefix: str, log: Path) -> None:
+        self.prefix = prefix
+        self.bootstrap = bootstrap
+        self.http_port, self.grpc_port = free_port(), free_port()
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        settings = {
+            "PENSTOCK_KAFKA_BOOTSTRAP": self.bootstrap,
+            "PENSTOCK_TOPIC_PREFIX": self.prefix,
+            "PENSTOCK_INGEST_HTTP_PORT": str(self.http_port),
+            "PENSTOCK_INGEST_GRPC_PORT": str(self.grpc_port),
+            "PENSTOCK_INGEST_METRICS_PORT": "0",
+        }
+        self.process = spawn(
+            [sys.executable, "-m", "penstock_ingest"],
+            log=self.log,
+            environment={**os.environ, **settings},
+        )
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    async def until_ready(self) -> None:
+        await until(lambda: self.status() == 200, lambda: self.log.read_text()[-3000:])
+
+    def status(self) -> int:
+        try:
+            url = f"http://127.0.0.1:{self.http_port}/health/ready"
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        publisher = KafkaPublisher(self.bootstrap, "test", linger_ms=5)
+        await publisher.start()
+        await publisher.publish(records)
+        await publisher.stop()
+
+    def request(
+        self, value: bytes, key: str, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> Outgoing:
+        return Outgoing(f"{self.prefix}.requests", key.encode(), value, headers)
+
+    async def route(self) -> None:
+        route = route_pb2.Route(model="triage", version=1)
+        route.variants.add(name="base", weight=1, stage=route_pb2.STAGE_CHAMPION)
+        topic = f"{self.prefix}.routes"
+        await self.publish([encode(route, topic=topic, key="triage", source="test")])
+
+    async def read(self, topic: str) -> list[Record]:
+        """Everything that is committed now."""
+        reader = LogReader(self.bootstrap, f"{self.prefix}.{topic}", start=Start.BEGINNING)
+        records: list[Record] = []
+        task = asyncio.create_task(reader.run(records.append))
+        await asyncio.wait_for(reader.caught_up.wait(), 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return records
+
+
+async def until(condition: Callable[[], bool], why: Callable[[], str], limit_s: float = 60) -> None:
+    give_up = time.monotonic() + limit_s
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < give_up, why()
+        await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def ingest(
+    kafka: KafkaServer, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Ingest]:
+    prefix = f"ingest-{request.node.name.replace('_', '-')}"
+    async with KafkaAdmin(kafka.bootstrap) as admin:
+        observed = await admin.observe(prefix)
+        await admin.apply(plan(TOPICS, prefix, Sizes(), observed), observed, 1)
+    process = Ingest(kafka.bootstrap, prefix, tmp_path / "ingest.log")
+    process.start()
+    yield process
+    if process.process is not None and process.process.poll() is None:
+        process.kill()
+
+
+async def test_every_record_gets_its_response(ingest: Ingest) -> None:
+    await ingest.route()
+    await ingest.until_ready()
+    proto = request_pb2.GenerateRequest(prompt="hello", tenant="acme").SerializeToString()
+    await ingest.publish(
+        [
+            ingest.request(b'{"prompt": "hel', "malformed", JSON_TYPE),
+            ingest.request(b'{"prompt": "hello", "model": "nope"}', "unknown"),
+            ingest.request(b'{"prompt": "' + b"x" * 5_000_000 + b'"}', "large"),
+            ingest.request(b'{"prompt": "hello"}', "bare"),
+            ingest.request(proto, "protobuf"),
+            ingest.request(b'{"prompt": "hello"}', "typed", (("content-type", b"text/csv"),)),
+        ]
+    )
+    responses: dict[bytes | None, response_pb2.GenerateResponse] = {}
+    admitted: dict[bytes | None, admitted_pb2.AdmittedRequest] = {}
+    give_up = time.monotonic() + 30
+    while len(responses) + len(admitted) < 6 and time.monotonic() < give_up:
+        read = await ingest.read("responses")
+        responses = {r.key: decode(r, response_pb2.GenerateResponse) for r in read}
+        encodings = {r.key: r.header("content-type") for r in read}
+        admitted = {
+            r.key: decode(r, admitted_pb2.AdmittedRequest) for r in await ingest.read("admitted")
+        }
+    assert {key: r.error.code for key, r in responses.items()} == {
+        b"malformed": Code.ERROR_CODE_MALFORMED,
+        b"unknown": Code.ERROR_CODE_UNKNOWN_MODEL,
+        b"large": Code.ERROR_CODE_TOO_LARGE,
+        b"typed": Code.ERROR_CODE_MALFORMED,
+    }
+    assert set(encodings.values()) == {"application/json"}
+    assert {key: (a.encoding, a.request.tenant) for key, a in admitted.items()} == {
+        b"bare": (admitted_pb2.ENCODING_JSON, "default"),
+        b"protobuf": (admitted_pb2.ENCODING_PROTOBUF, "acme"),
+    }
+    assert sorted(r.key or b"" for r in await ingest.read("dlq")) == [b"malformed", b"typed"]
+
+
+async def test_killed_again_and_again_it_admits_each_request_once(ingest: Ingest) -> None:
+    await ingest.route()
+    await ingest.until_ready()
+    names: list[str] = []
+    killed = asyncio.Event()
+
+    async def produce() -> None:
+        while not killed.is_set():
+            batch = [f"request-{len(names) + n}" for n in range(100)]
+            names.extend(batch)
+            # Every name twice, under keys that may lie on different partitions.
+            await ingest.publish(
+                [
+                    ingest.request(
+                        b'{"prompt": "x", "timeout": "3600s", "idempotency_key": "%s"}'
+                        % name.encode(),
+                        f"{copy}/{name}",
+                    )
+                    for name in batch
+                    for copy in "ab"
+                ]
+            )
+            await asyncio.sleep(0.2)  # no more than it can admit while it is up
+
+    producing = asyncio.create_task(produce())
+    for _ in range(3):
+        before = len(await ingest.read("admitted"))
+        while len(await ingest.read("admitted")) <= before:
+            assert not producing.done()
+        ingest.kill()
+        ingest.start()
+        await ingest.until_ready()
+    killed.set()
+    await producing
+    counts: Counter[str] = Counter()
+    give_up = time.monotonic() + 60
+    while len(counts) < len(names) and time.monotonic() < give_up:
+        counts = Counter(
+            decode(r, admitted_pb2.AdmittedRequest).request.idempotency_key
+            for r in await ingest.read("admitted")
+        )
+    assert sorted(counts) == sorted(names)
+    assert set(counts.values()) == {1}
+    assert await ingest.read("responses") == []
+    assert await ingest.read("dlq") == []
+
+
+async def test_it_waits_for_a_route_and_stops_when_told(ingest: Ingest) -> None:
+    await until(lambda: ingest.status() == 503, lambda: ingest.log.read_text()[-3000:])
+    await ingest.publish([ingest.request(b'{"prompt": "early"}', "early")])
+    async with open_channel(f"127.0.0.1:{ingest.grpc_port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await InferenceStub(channel).Generate(request_pb2.GenerateRequest(prompt="early"))
+        assert error_of(caught.value).code == Code.ERROR_CODE_UNAVAILABLE
+    assert await ingest.read("responses") == []
+    await ingest.route()
+    await ingest.until_ready()
+    give_up = time.monotonic() + 30
+    while not (admitted := await ingest.read("admitted")) and time.monotonic() < give_up:
+        await asyncio.sleep(0.1)
+    assert [r.key for r in admitted] == [b"early"]
+    started = time.monotonic()
+    assert await asyncio.to_thread(ingest.kill, signal.SIGTERM) == 0
+    assert time.monotonic() - started < 10
+
+
+async def test_a_submitted_request_is_written_and_a_reply_reaches_the_caller(
+    ingest: Ingest,
+) -> None:
+    await ingest.route()
+    await ingest.until_ready()
+    async with open_channel(f"127.0.0.1:{ingest.grpc_port}") as channel:
+        call = asyncio.ensure_future(
+            InferenceStub(channel).Generate(
+                request_pb2.GenerateRequest(prompt="x", idempotency_key="k"), timeout=60
+            )
+        )
+        while not (read := await ingest.read("admitted")):
+            assert not call.done(), call
+        (admitted,) = [decode(r, admitted_pb2.AdmittedRequest) for r in read]
+        answer = response_pb2.GenerateResponse(
+            request_id=admitted.request_id,
+            outcome=response_pb2.OUTCOME_ANSWERED,
+            text="y",
+            tenant="default",
+        )
+        topic = f"{ingest.prefix}.replies"
+        partition = admitted.reply_partition
+        await ingest.publish(
+            [encode(answer, topic=topic, key="k", source="test", partition=partition)]
+        )
+        assert (await call).text == "y"
+        # After a restart nobody here remembers the key: the log does.
+        ingest.kill()
+        ingest.start()
+        await ingest.until_ready()
+        again = asyncio.ensure_future(
+            InferenceStub(channel).Generate(
+                request_pb2.GenerateRequest(prompt="x", idempotency_key="k"),
+                timeout=60,
+                wait_for_ready=True,
+            )
+        )
+        await asyncio.sleep(1)
+        topic = f"{ingest.prefix}.responses"
+        await ingest.publish([encode(answer, topic=topic, key="k", source="test")])
+        assert (await again).text == "y"
+    assert len(await ingest.read("admitted")) == 1
