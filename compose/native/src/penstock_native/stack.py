@@ -250,7 +250,8 @@ class Stack:
         self._penstock("topics", "apply")
         routes = ROOT / self.env["PENSTOCK_NATIVE_ROUTES"]
         if routes.exists():
-            self._penstock("routes", "apply", str(routes))
+            # A stack that comes up again may have moved on from its first routes.
+            self._penstock("routes", "apply", "--keep-newer", str(routes))
         else:
             _log.warning("%s is not there: no routes applied", routes)
 
@@ -275,6 +276,24 @@ class Stack:
         if names:
             _log.info("waiting for %s", ", ".join(names))
         self._wait(self.ready, self.services, timeout_s)
+        if {KAFKA, "ingest", "inference"} <= set(self.services):
+            self._await_answer(timeout_s)
+
+    def _await_answer(self, timeout_s: float) -> None:
+        # A port that listens says nothing of the model behind it: a request has to come back.
+        _log.info("waiting for a first answer (a model loads in half a minute or more)")
+        command = [str(Path(sys.executable).with_name("penstock")), "generate", "ready?"]
+        command += ["--max-tokens=1", "--tenant=penstock-probe", f"--timeout-s={timeout_s:g}"]
+        with subprocess.Popen(  # noqa: S603 - our own command
+            command, env=self.env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as probe:
+            try:
+                self._wait(lambda: probe.poll() is not None, self.services, timeout_s)
+            finally:
+                probe.terminate()
+            if probe.returncode != 0 and probe.stderr is not None:
+                reason = probe.stderr.read().decode(errors="replace")
+                raise StartError(f"a first request was not answered: {reason}")
 
     def _wait(
         self, condition: Callable[[], bool], services: Sequence[str], timeout_s: float
