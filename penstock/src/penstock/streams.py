@@ -39,8 +39,13 @@ HEARTBEAT_S = 3.0
 REBALANCE_S = 30.0
 STOP_S = 20.0
 
+# faust logs in the name of a subclass's module unless it is told otherwise.
+_FAUST_LOGGER = logging.getLogger("faust.penstock")
+
 
 class _ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    logger = _FAUST_LOGGER
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Read when the consumer starts, which is after this.
@@ -49,6 +54,8 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class _ReadCommittedConsumer(driver.Consumer):  # type: ignore[misc]
+    logger = _FAUST_LOGGER
+
     def _new_consumer_thread(self) -> Any:
         return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from penstock.records import Record
 from penstock.telemetry import logger
 from penstock_drift import metrics
-from penstock_drift.detectors import Detectors, Noted
+from penstock_drift.detectors import Change, Detectors, Noted
 from penstock_drift.publisher import ChangePublisher
 from penstock_drift.wire import observation_of
 
@@ -32,6 +32,7 @@ class ResponseAgent:
     def __init__(self, detectors: Detectors, publisher: ChangePublisher) -> None:
         self._detectors = detectors
         self._publisher = publisher
+        self._pending: list[Change] = []
         self._told_of_overflow = False
 
     async def handle(self, records: Sequence[Record]) -> None:
@@ -39,17 +40,19 @@ class ResponseAgent:
 
         Raises:
             InvalidRequest: A record is no response; no detector saw any of the batch.
-            LogError: A change could not be published. The process must stop: its detectors would
-                take the batch for a repeat.
+            LogError: A change could not be published; the next call publishes it first.
         """
         # All are decoded first, so that a batch with a bad record changes nothing.
         observations = [found for r in records if (found := observation_of(r)) is not None]
         noted = Noted()
         for observation in observations:
             self._detectors.take(observation, noted)
-        if noted.changes:
-            await self._publisher.publish(noted.changes)
         self._count(noted)
+        # Kept until they are out: when the batch comes again, detectors take it for a repeat.
+        self._pending.extend(noted.changes)
+        if self._pending:
+            await self._publisher.publish(self._pending)
+            self._pending.clear()
 
     def _count(self, noted: Noted) -> None:
         for signal, values in noted.taken.items():

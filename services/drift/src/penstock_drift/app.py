@@ -1,4 +1,4 @@
-"""Builds the service: the agent on `responses`, its detectors, and what publishes their findings."""
+"""Builds the service: the agent on `responses`, its detectors, what publishes findings."""
 
 from __future__ import annotations
 
