@@ -168,6 +168,18 @@ async def test_a_repeated_key_joins_what_runs_and_gets_what_ended(
     assert len(platform.admitted) == 1
 
 
+async def test_a_key_whose_answer_is_held_no_longer_says_so(stub: Stub, platform: Any) -> None:
+    one = await stub.Generate(said(idempotency_key="k"))
+    while platform.index.find(one.request_id, "default", 0) is None:
+        await asyncio.sleep(0.01)
+    filler = response_pb2.GenerateResponse(request_id="other", text="x" * (1 << 20))
+    platform.index.add(filler, None, 2e9, 0)
+    error = await refused(stub.Generate(said(idempotency_key="k"), timeout=5))
+    assert isinstance(error, NotFound)
+    assert error.field == "idempotency_key"
+    assert len(platform.admitted) == 1
+
+
 async def test_feedback_goes_next_to_the_request(stub: Stub, platform: Any) -> None:
     response = await stub.Generate(said(ordering_key="conversation"))
     while platform.index.find(response.request_id, "default", 0) is None:

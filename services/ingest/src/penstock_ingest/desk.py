@@ -246,11 +246,18 @@ class Desk:
         )
 
     async def _publish_once(self, admitted: admitted_pb2.AdmittedRequest) -> bool:
+        """Writes a request unless its key is known; tells whether it was."""
         request_id = admitted.request_id
         claim = object()
         if admitted.request.idempotency_key and not self._known.claim(
             request_id, claim, self._now_s()
         ):
+            if self._known.has_ended(request_id):
+                raise NotFound(
+                    "the request of that key has ended and its answer is held here no longer; "
+                    "read it from the responses topic, or use another key",
+                    field="idempotency_key",
+                )
             return True
         # A caller that leaves must not leave it open whether the record is written: whoever
         # repeats the key counts on it.

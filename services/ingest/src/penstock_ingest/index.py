@@ -85,6 +85,7 @@ class _Known:
     claimant: Hashable
     on_log: bool
     at_s: float
+    ended: bool = False
 
 
 class KnownIds:
@@ -124,9 +125,22 @@ class KnownIds:
 
     def confirm(self, request_id: str, at_s: float, now_s: float) -> None:
         """The request is on the log, whoever admitted it."""
-        self._ids[request_id] = _Known(None, on_log=True, at_s=at_s)
+        known = self._ids.setdefault(request_id, _Known(None, on_log=True, at_s=at_s))
+        known.on_log = True
+        known.at_s = max(known.at_s, at_s)
         self._ids.move_to_end(request_id)
         self._shrink(now_s)
+
+    def end(self, request_id: str) -> None:
+        """The request has ended."""
+        known = self._ids.get(request_id)
+        if known is not None:
+            known.ended = True
+
+    def has_ended(self, request_id: str) -> bool:
+        """Whether a known request has ended; its response may be held no longer."""
+        known = self._ids.get(request_id)
+        return known is not None and known.ended
 
     def _shrink(self, now_s: float) -> None:
         while self._ids:

@@ -71,6 +71,7 @@ class LogView:
         if response is None:
             return
         self._index.add(response, record.key, record.timestamp_ms / 1000, self._now_s())
+        self._known.end(response.request_id)
         self._waiters.end(response)
 
     def admitted(self, record: Record) -> None:
