@@ -140,7 +140,8 @@ def plan(
     if shrinking:
         raise TopicRefused(
             f"Kafka cannot take partitions away: {'; '.join(shrinking)}. Ask for as many as there "
-            "are (--work-partitions, --reply-partitions), or delete the topics and apply again"
+            "are (--work-partitions, --reply-partitions, or PENSTOCK_CLI_WORK_PARTITIONS and "
+            "PENSTOCK_CLI_REPLY_PARTITIONS), or delete the topics and apply again"
         )
     return changes
 
@@ -150,7 +151,9 @@ class KafkaAdmin:
 
     Example:
         async with KafkaAdmin("127.0.0.1:9092") as admin:
-            await admin.apply(plan(TOPICS, "penstock", Sizes(), await admin.observe()))
+            observed = await admin.observe("penstock")
+            changes = plan(TOPICS, "penstock", Sizes(), observed)
+            await admin.apply(changes, observed, replication=1)
     """
 
     def __init__(self, bootstrap: str, client_id: str = "penstock-admin") -> None:
