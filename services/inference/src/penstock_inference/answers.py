@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import hashlib
 
 from google.protobuf import timestamp_pb2
 
 from penstock.codec import encode
 from penstock.errors import Code, PenstockError
+from penstock.identity import response_id_of
 from penstock.records import Outgoing
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, engine_service_pb2, response_pb2, usage_pb2
@@ -103,7 +103,7 @@ class Answers:
         """The terminal response of an admitted record that cannot be read."""
         response = response_pb2.GenerateResponse(
             request_id=request_id,
-            response_id=response_id(request_id),
+            response_id=response_id_of(request_id),
             outcome=response_pb2.OUTCOME_FAILED,
             error=error.to_proto(),
         )
@@ -144,11 +144,6 @@ class Answers:
         return topic_of(name).full_name(self.topic_prefix)
 
 
-def response_id(request_id: str) -> str:
-    """The same for every run of a request, so that a repeat can be told."""
-    return "rsp-" + hashlib.blake2b(request_id.encode(), digest_size=16).hexdigest()
-
-
 def _response(
     admitted: admitted_pb2.AdmittedRequest,
     result: engine_service_pb2.WorkResult,
@@ -160,7 +155,7 @@ def _response(
     published = admitted.published_at.ToDatetime(dt.UTC)
     response = response_pb2.GenerateResponse(
         request_id=admitted.request_id,
-        response_id=response_id(admitted.request_id),
+        response_id=response_id_of(admitted.request_id),
         outcome=outcome_of(result),
         text=result.text,
         finish_reason=result.finish_reason,
