@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -65,7 +66,7 @@ class Cost:
     def __init__(self, bootstrap: str, home: Path) -> None:
         self.bootstrap, self.home = bootstrap, home
         self.prefix = uuid.uuid4().hex[:8]
-        self.port = free_port()
+        self.port, self.metrics_port = free_port(), free_port()
         self.process: asyncio.subprocess.Process | None = None
         self.set_prices({"triage": TRIAGE})
 
@@ -77,7 +78,7 @@ class Cost:
             "PENSTOCK_KAFKA_BOOTSTRAP": self.bootstrap,
             "PENSTOCK_TOPIC_PREFIX": self.prefix,
             "PENSTOCK_COST_GRPC_PORT": str(self.port),
-            "PENSTOCK_COST_METRICS_PORT": "0",
+            "PENSTOCK_COST_METRICS_PORT": str(self.metrics_port),
             "PENSTOCK_COST_DATABASE_URL": f"sqlite:///{self.home}/cost.sqlite",
             "PENSTOCK_COST_PRICES": str(self.home / "prices.json"),
             "PENSTOCK_COST_MAX_BATCH": "7",
@@ -108,6 +109,12 @@ class Cost:
                 if found.lines >= lines:
                     return found
                 await asyncio.sleep(0.1)
+
+    async def metrics(self) -> str:
+        """What `/metrics` shows."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
+            return str(answer.read(), "utf-8")
 
     async def refusal(self) -> tuple[grpc.StatusCode | None, str]:
         """How the spend of everything is refused, if it is."""
@@ -209,6 +216,11 @@ async def test_a_model_without_a_price_is_refused_told_once_and_priced_later(cos
             await asyncio.sleep(0.1)
     assert refusal[0] is grpc.StatusCode.FAILED_PRECONDITION
     assert "late" in refusal[1]
+    metrics = await cost.metrics()
+    assert 'penstock_cost_lines_total{outcome="priced"} 5.0' in metrics
+    assert 'penstock_cost_lines_total{outcome="unpriced"} 4.0' in metrics
+    assert 'penstock_cost_unpriced_lines{model="late"} 4.0' in metrics
+    assert "penstock_cost_batch_seconds_count" in metrics
     assert await cost.stop() == 0
     prices = {"triage": TRIAGE, "late": {"input_cost_per_token": 2, "output_cost_per_token": 3}}
     cost.set_prices(prices)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from penstock.codec import encode
 from penstock.v1 import common_pb2, drift_pb2, response_pb2
+from penstock_native.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -59,10 +61,11 @@ async def test_a_shift_gives_an_event_and_an_alert(kafka: Any, tmp_path: Path) -
     await write(kafka.bootstrap, prefix, [500] * 200, abort=True)
     await write(kafka.bootstrap, prefix, [20] * 100 + [60] * 100)
 
+    port = free_port()
     env = os.environ | {
         "PENSTOCK_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "PENSTOCK_TOPIC_PREFIX": prefix,
-        "PENSTOCK_DRIFT_METRICS_PORT": "0",
+        "PENSTOCK_DRIFT_METRICS_PORT": str(port),
     }
     with (tmp_path / "drift.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -71,12 +74,24 @@ async def test_a_shift_gives_an_event_and_an_alert(kafka: Any, tmp_path: Path) -
     try:
         event_record = await first(kafka.bootstrap, f"{prefix}.drift")
         alert_record = await first(kafka.bootstrap, f"{prefix}.alerts")
+        with await asyncio.to_thread(
+            urllib.request.urlopen, f"http://127.0.0.1:{port}/metrics"
+        ) as answer:
+            metrics = str(answer.read(), "utf-8")
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 40) == 0
     finally:
         if process.returncode is None:
             process.kill()
 
+    for shown in (
+        'penstock_drift_values_total{signal="completion_tokens"}',
+        'penstock_drift_changes_total{signal="completion_tokens"} 1.0',
+        "penstock_drift_detectors 1.0",
+        "penstock_drift_overflow_values_total 0.0",
+        "penstock_drift_unusable_values_total",
+    ):
+        assert shown in metrics
     event = drift_pb2.DriftEvent.FromString(event_record.value)
     assert event_record.key == b"triage/triage-base"
     assert (event.model, event.variant) == ("triage", "triage-base")

@@ -203,3 +203,23 @@ async def test_a_batch_under_way_at_the_stop_is_delivered_again(place: Place) ->
     async with place.running(keep):
         await until(lambda: len(seen) >= 3)
     assert seen == [b"1", b"2", b"3"]
+
+
+async def test_a_second_worker_takes_over_and_nothing_is_lost(place: Place) -> None:
+    seen: list[bytes] = []
+
+    async def keep(records: Sequence[Record]) -> None:
+        await asyncio.sleep(0.01)  # so that rebalances find batches under way
+        seen.extend(record.value or b"" for record in records)
+
+    expected = [b"%d" % n for n in range(400)]
+    async with place.running(keep):
+        await write(place, expected[:200])
+        async with place.running(keep):
+            await write(place, expected[200:300])
+            await until(lambda: len(set(seen)) == 300)
+        await write(place, expected[300:])
+        await until(lambda: len(set(seen)) == 400)
+    # At least once, and no more again than what a rebalance finds uncommitted.
+    assert set(seen) == set(expected)
+    assert len(seen) < 800

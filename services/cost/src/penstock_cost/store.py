@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Row, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
+from penstock.errors import Code, InvalidRequest
 from penstock.pricing import PriceTable, Tokens
 from penstock.records import Partition
 from penstock_cost.errors import LedgerUnavailable
@@ -93,6 +94,7 @@ class LedgerStore:
 
         Raises:
             LedgerUnavailable: Nothing was booked; try again.
+            InvalidRequest: Nothing was booked; the database cannot hold a value of the batch.
         """
         with self._writing() as connection:
             ids = [entry.line.line_id for entry in entries]
@@ -200,6 +202,12 @@ class LedgerStore:
 def _mapped_errors() -> Iterator[None]:
     try:
         yield
+    except DataError as error:
+        # PostgreSQL holds no text with a NUL in it, for one: trying again would not help.
+        raise InvalidRequest(
+            f"the ledger's database takes no such value: {type(error.orig).__name__}",
+            code=Code.ERROR_CODE_MALFORMED,
+        ) from error
     except DBAPIError as error:
         raise LedgerUnavailable(f"the ledger's database failed: {error.orig!r}") from error
 

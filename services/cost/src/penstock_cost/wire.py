@@ -17,6 +17,8 @@ from penstock_cost.ledger import GroupSum, Line
 __all__ = ["line_of", "micros", "missing_price_alert", "spend_response"]
 
 RUNBOOK = "docs/runbooks/cost.md"
+# The end of the year 9999, where protobuf's timestamps and Python's times end.
+LAST_S = 253_402_300_799
 
 
 def line_of(record: Record) -> Line:
@@ -29,7 +31,7 @@ def line_of(record: Record) -> Line:
     present = {
         "line_id": bool(usage.line_id),
         "model": bool(usage.model),
-        "observed_at": usage.HasField("observed_at"),
+        "observed_at": 0 < usage.observed_at.seconds <= LAST_S,
     }
     for field, there in present.items():
         if not there:
