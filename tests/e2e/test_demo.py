@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,13 +27,24 @@ def test_every_claim_of_the_demonstration_holds(stack: Stack, tmp_path: Path) ->
 @pytest.mark.chaos
 def test_a_killed_inference_costs_no_ticket_and_doubles_none(stack: Stack, tmp_path: Path) -> None:
     report = tmp_path / "demo.json"
-    command = [str(Path(sys.executable).with_name("penstock")), "demo", "--json-out", str(report)]
+    # Paced, so that there is a middle to kill in, however quick the machine.
+    options = ["--limit", "400", "--rate", "40", "--json-out", str(report)]
     demo = subprocess.Popen(
-        command, cwd=ROOT, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [str(Path(sys.executable).with_name("penstock")), "demo", *options],
+        cwd=ROOT,
+        env=stack.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    time.sleep(4)  # in the middle, wherever that is
-    assert demo.poll() is None, "the demonstration was over before the kill"
+    assert demo.stdout is not None
+    seen = []
+    for line in demo.stdout:
+        seen.append(line)
+        answered = re.search(r"answered (\d+)", line)
+        if answered and 50 < int(answered[1]) < 350:
+            break
     stack.kill("inference")
-    output, _ = demo.communicate(timeout=280)
-    assert demo.returncode == 0, output.decode()
+    rest, _ = demo.communicate(timeout=280)
+    assert demo.returncode == 0, "".join(seen) + rest
     assert all(claim["holds"] for claim in json.loads(report.read_text())["claims"])
