@@ -72,6 +72,11 @@ async def exchange(stack: Stack, *values: bytes) -> list[response_pb2.GenerateRe
             Code.ERROR_CODE_INVALID_ARGUMENT,
             "deadline",
         ),
+        (
+            json.dumps({**GOOD, "response_schema": {"type": "nonsense"}}).encode(),
+            Code.ERROR_CODE_INVALID_ARGUMENT,
+            "response_schema",
+        ),
         (b'{"prompt": "' + b"x" * 5_000_000 + b'"}', Code.ERROR_CODE_TOO_LARGE, ""),
     ],
     ids=[
@@ -82,6 +87,7 @@ async def exchange(stack: Stack, *values: bytes) -> list[response_pb2.GenerateRe
         "over-long prompt",
         "negative timeout",
         "past deadline",
+        "unusable schema",
         "5 MB",
     ],
 )

@@ -48,6 +48,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{settings.kv_cache_gib:g}")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -66,6 +67,10 @@ class VllmEngine:
             enable_prefix_caching=True,
             enforce_eager=eager,
             scheduling_policy="priority",
+            # Where a schema allows any whitespace, a weak model writes nothing else.
+            structured_outputs_config=StructuredOutputsConfig(
+                backend="xgrammar", disable_any_whitespace=True
+            ),
             seed=0,
         )
         try:
@@ -79,8 +84,6 @@ class VllmEngine:
 
     async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
         """See `Engine`."""
-        from vllm.inputs import TokensPrompt
-
         tokens = await self._tokenize(generation)
         self._refuse_unfit(generation, len(tokens))
         started = time.monotonic()
@@ -88,12 +91,7 @@ class VllmEngine:
         text: list[str] = []
         count = 0
         first_token_s = 0.0
-        async for output in self._llm.generate(
-            TokensPrompt(prompt_token_ids=tokens),
-            self._sampling(generation),
-            generation.request_id,
-            priority=generation.priority,
-        ):
+        async for output in self._outputs(generation, tokens):
             piece = output.outputs[0]
             if piece.token_ids and not count:
                 first_token_s = _first_token_s(output, time.monotonic() - started)
@@ -113,6 +111,22 @@ class VllmEngine:
                     log_probabilities=logprobs,
                     first_token_s=first_token_s,
                 )
+
+    async def _outputs(self, generation: Generation, tokens: Sequence[int]) -> AsyncIterator[Any]:
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import TokensPrompt
+
+        try:
+            async for output in self._llm.generate(
+                TokensPrompt(prompt_token_ids=tokens),
+                self._sampling(generation),
+                generation.request_id,
+                priority=generation.priority,
+            ):
+                yield output
+        except (VLLMClientError, ValueError) as error:  # parameters; an unusable schema among them
+            field = "sampling" if generation.schema is None else "response_schema"
+            raise InvalidRequest(f"the engine refuses the request: {error}", field=field) from error
 
     async def check(self) -> None:
         """See `Engine`: generates a token unless something was answered just now."""
