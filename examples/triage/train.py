@@ -85,7 +85,7 @@ class Budget:
     """
 
     plain_tickets: int = 4_800
-    tickets: int = 24_000
+    tickets: int = 60_000
     epochs: int = 1
     batch: int = 24
     peak_rate: float = 1.5e-3
