@@ -163,12 +163,15 @@ class Supervisor:
             f"file={_plain(self.socket)}",
             "chmod=0700",
         ]
-        for program in programs:
+        # supervisord stops one after another, the highest priority first: what the others need,
+        # which stands first here, goes last.
+        for priority, program in enumerate(programs):
             # Written before supervisord has an id: the leash does not check for its parent.
             command = leashed(program.command, parent=0, signal_number=signal.SIGKILL)
             sections += [
                 f"[program:{program.name}]",
                 f"command={_plain(shlex.join(command))}",
+                f"priority={priority}",
                 f"autostart={str(program.autostart).lower()}",
                 "autorestart=true",
                 "startsecs=1",
