@@ -171,7 +171,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log_file: Path) -> Non
 def vllm_bench(base: str, prompts: Path, requests: int, concurrency: int) -> dict[str, float]:
     """One round of `vllm bench serve`."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
+        ended = subprocess.run(
             [
                 sys.executable,
                 "bench/vllm_cli.py",
@@ -195,10 +195,13 @@ def vllm_bench(base: str, prompts: Path, requests: int, concurrency: int) -> dic
                 "--result-filename=result.json",
             ],
             cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        if ended.returncode != 0:
+            raise SystemExit(f"vllm bench serve failed: {ended.stdout[-2000:]}")
         result: dict[str, Any] = json.loads((Path(folder) / "result.json").read_text())
     if result["completed"] != requests:
         raise SystemExit(f"vllm bench serve: {result['completed']} of {requests} completed")
