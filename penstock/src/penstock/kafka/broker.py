@@ -196,7 +196,7 @@ class KafkaOwnership:
         producer = self._producer
         try:
             await producer.begin_transaction()
-            for record in outputs:
+            sent = [
                 await producer.send(
                     record.topic,
                     value=record.value,
@@ -204,6 +204,12 @@ class KafkaOwnership:
                     partition=record.partition,
                     headers=list(record.headers),
                 )
+                for record in outputs
+            ]
+            # Offsets only after the acknowledgements: while the broker adds the group to the
+            # transaction it cannot verify writes of the same transaction, and refuses them
+            # (NOT_ENOUGH_REPLICAS to clients this old) until a retry 100 ms later.
+            await asyncio.gather(*sent)
             await producer.send_offsets_to_transaction(
                 {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
             )
