@@ -63,11 +63,15 @@ def configure_logs(service: str, level: str) -> None:
 
 
 def configure_traces(service: str, settings: Settings) -> None:
-    """Makes spans real; exports them only where `PENSTOCK_OTLP_ENDPOINT` is set."""
+    """Records and exports spans where `PENSTOCK_OTLP_ENDPOINT` is set.
+
+    Elsewhere spans cost nothing, and the context that a client sent is carried on all the same.
+    """
+    if not settings.otlp_endpoint:
+        return
     provider = TracerProvider(resource=Resource.create({"service.name": f"penstock-{service}"}))
-    if settings.otlp_endpoint:
-        exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
 

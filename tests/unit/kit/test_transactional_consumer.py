@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
+from penstock import codec
 from penstock.kafka import consumer as consumer_module
 from penstock.kafka.consumer import TransactionalConsumer
 from penstock.kafka.memory import MemoryBroker
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
+from penstock.v1 import usage_pb2
 
 INPUT, OUTPUT = "in", "out"
 
@@ -159,3 +161,22 @@ async def test_a_graceful_stop_lets_work_under_way_end() -> None:
     await stop
     await task
     assert answers(broker) == Counter([b"a"])
+
+
+async def test_the_trace_of_a_record_is_carried_to_what_it_writes() -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    traceparent = f"00-{trace_id}-b7ad6b7169203331-01".encode()
+
+    class Encoding(Echo):
+        async def handle(self, record: Record) -> Sequence[Outgoing]:
+            message = usage_pb2.UsageLine(line_id="a")
+            return [codec.encode(message, topic=OUTPUT, key=None, source="test")]
+
+    broker = MemoryBroker()
+    broker.append(Outgoing(INPUT, b"k", b"a", headers=(("traceparent", traceparent),)))
+    async with running(broker, Encoding()):
+        await until(lambda: len(broker.read(OUTPUT)) == 1)
+    (written,) = broker.read(OUTPUT)
+    assert (written.header("traceparent") or "").split("-")[1] == traceparent.split(b"-")[
+        1
+    ].decode()

@@ -8,11 +8,13 @@ import datetime as dt
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
+from opentelemetry import trace
+
 from penstock.codec import decode
 from penstock.errors import Code, PenstockError, Unavailable
 from penstock.kafka.dlq import dead_letter
 from penstock.records import Outgoing, Record
-from penstock.telemetry import logger
+from penstock.telemetry import logger, tracer
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, engine_service_pb2, response_pb2
 from penstock_inference import metrics
@@ -71,6 +73,18 @@ class Pump:
     async def handle(self, record: Record) -> Sequence[Outgoing]:
         """See `penstock.kafka.consumer.Handler`."""
         admitted = decode(record, admitted_pb2.AdmittedRequest)
+        # Names and attributes: OpenTelemetry's conventions for generative AI.
+        with tracer(__name__).start_as_current_span(
+            f"chat {admitted.request.model}", kind=trace.SpanKind.CONSUMER
+        ) as span:
+            span.set_attribute("gen_ai.request.model", admitted.request.model)
+            span.set_attribute("gen_ai.operation.name", "chat")
+            span.set_attribute("penstock.request_id", admitted.request_id)
+            return await self._answer(admitted, record.key)
+
+    async def _answer(
+        self, admitted: admitted_pb2.AdmittedRequest, key: bytes | None
+    ) -> Sequence[Outgoing]:
         started = self._now()
         attempt = 1
         left_s = (admitted.deadline.ToDatetime(dt.UTC) - started).total_seconds()
@@ -91,7 +105,7 @@ class Pump:
                     field="deadline",
                 )
             )
-        return self._finish(admitted, result, record.key, attempt, started)
+        return self._finish(admitted, result, key, attempt, started)
 
     def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
         """The dead letter and the failed response of a record that cannot be handled."""
