@@ -95,7 +95,7 @@ def test_an_unreachable_door_is_an_error_of_one_line(command):
 @pytest.mark.parametrize(
     ("command", "stdin", "message"),
     [
-        (["publish"], None, "give either messages or --prompt"),
+        (["publish"], None, "nothing to publish"),
         (["publish", "-", "-m", "x"], "", "give either FILE or"),
         (["publish", "-"], '{"prompt": "a"}\n\n{"promp": "b"}\n', "line 3 is not a"),
         (["publish", "/nowhere/at.all"], None, "cannot be read"),

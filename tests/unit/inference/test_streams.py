@@ -238,3 +238,38 @@ async def test_a_fault_of_the_engine_does_not_leak_its_text() -> None:
         result = await pool.run(request(), 1, ignore)
     assert result.error.code == Code.ERROR_CODE_UNAVAILABLE
     assert "prompt was X" not in result.error.message
+
+
+async def test_an_engine_that_is_listed_but_dead_costs_no_attempt() -> None:
+    board = Board()
+    async with serving(Words()) as (dead, server):
+        await server.stop(0)
+    async with serving(Words()) as (address, _), pool_of(board) as pool:
+        board.announcements = [announced(dead, "e0")]
+        task = asyncio.create_task(pool.run(request(), 1, ignore))
+        await asyncio.sleep(0.1)  # ten refreshes of the directory
+        assert not task.done()
+        board.announcements = [announced(dead, "e0"), announced(address, "e1")]
+        assert (await task).text == "one two three"
+
+
+async def test_an_engine_whose_model_died_gives_all_its_work_back() -> None:
+    board, engine = Board(), Words()
+    engine.hold = asyncio.Event()
+    async with serving(engine) as (address, _), pool_of(board) as pool:
+        board.announcements = [announced(address)]
+        held = asyncio.create_task(pool.run(request("held"), 1, ignore))
+        await until(lambda: engine.running == 1)
+        engine.fail = EngineLost("the core died")
+        for task in (held, asyncio.create_task(pool.run(request("next"), 1, ignore))):
+            with pytest.raises(EngineLost):
+                await task
+
+
+async def test_two_runs_of_one_request_do_not_meet() -> None:
+    board = Board()
+    async with serving(Words()) as (address, _), pool_of(board) as pool:
+        board.announcements = [announced(address)]
+        runs = [pool.run(request("same"), attempt, ignore) for attempt in (1, 2)]
+        async with asyncio.timeout(10):
+            assert [r.text for r in await asyncio.gather(*runs)] == ["one two three"] * 2

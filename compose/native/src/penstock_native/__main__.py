@@ -52,7 +52,7 @@ def status() -> None:
     """Show every service: state, process, uptime, ports. Exit code 3 when the stack is down."""
     stack = Stack()
     if not stack.is_up():
-        _console.print("down; `up` starts it")
+        _console.print("down; `make up` starts it")
         raise typer.Exit(3)
     _print_states(stack)
 
@@ -65,6 +65,8 @@ def logs(
 ) -> None:
     """Follow the logs until Ctrl-C."""
     stack = Stack()
+    if service is not None and service not in stack.services:
+        raise NativeError(f"no such service: {service}; there are {', '.join(stack.services)}")
     paths = [stack.log_path(name) for name in ([service] if service else stack.services)]
     found = [str(path) for path in paths if path.exists()]
     if not found:

@@ -48,12 +48,15 @@ def publish(
     """Write requests to the `requests` topic.
 
     From a file or a pipe, one request a line in JSON, or a single one from --message or --prompt.
-    With --wait, every response is printed as JSON, and the exit code is 1 when one is missing.
+    A pipe is read when FILE is -. With --wait, every response is printed as JSON, and the exit
+    code is 1 when one is missing or is no answer.
     """
 
     async def body(settings: CliSettings) -> None:
         if file is not None and (message or prompt or model):
             raise CliError("give either FILE or --message, --prompt and --model")
+        if file is None and not (message or prompt):
+            raise CliError("nothing to publish: give FILE, - for a pipe, --message or --prompt")
         batch = (
             [requests.build(messages=message or (), prompt=prompt, model=model)]
             if file is None
@@ -108,14 +111,25 @@ async def _publish_and_wait(
     timeout_s: float,
 ) -> None:
     open_keys: set[Key] = {(r.tenant or "default", r.idempotency_key) for r in batch}
+    # A record that ingest could not read is answered under its key alone.
+    by_record_key = {
+        written.key: (r.tenant or "default", r.idempotency_key)
+        for written, r in zip(records, batch, strict=True)
+        if not r.ordering_key
+    }
+    refused = 0
     done = asyncio.Event()
 
     def on_record(record: Record) -> None:
+        nonlocal refused
         with contextlib.suppress(InvalidRequest):
             response = decode(record, response_pb2.GenerateResponse)
-            key = (response.tenant, response.idempotency_key)
+            key: Key | None = (response.tenant, response.idempotency_key)
+            if not response.idempotency_key:
+                key = by_record_key.get(record.key)
             if key in open_keys:
                 open_keys.discard(key)
+                refused += response.outcome != response_pb2.OUTCOME_ANSWERED
                 typer.echo(to_json(response))
             if not open_keys:
                 done.set()
@@ -133,3 +147,5 @@ async def _publish_and_wait(
                 f"{len(open_keys)} of {len(batch)} not answered within {timeout_s:g} s; "
                 "they still may be: see `penstock tail responses`"
             ) from None
+    if refused:
+        raise CliError(f"{refused} of {len(batch)} ended without an answer; each says why above")

@@ -18,15 +18,18 @@ from aiokafka.structs import OffsetAndMetadata
 
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
 from penstock.records import Outgoing, Partition, Record
+from penstock.telemetry import logger
 from penstock.topics import MAX_REQUEST_RECORD_BYTES
 
 __all__ = ["KafkaBroker", "KafkaMembership", "KafkaOwnership", "record_of"]
+
+log = logger(__name__)
 
 SESSION_MS = 10_000
 HEARTBEAT_MS = 3_000
 REBALANCE_MS = 30_000
 TRANSACTION_MS = 5_000  # a dead owner's transaction holds read-committed readers this long
-TAKE_S = 30.0
+TAKE_S = 8.0  # within the session: the client sends no heartbeats while partitions are taken
 RELEASE_S = 5.0
 MAX_RECORD_BYTES = MAX_REQUEST_RECORD_BYTES + 1024 * 1024
 
@@ -149,16 +152,17 @@ class KafkaMembership:
             async with asyncio.timeout(TAKE_S):
                 await producer.start()
                 position = await self._position(partition)
-        except (KafkaError, TimeoutError) as error:
+                tp = TopicPartition(*partition)
+                if position.offset is None:
+                    await self._consumer.seek_to_beginning(tp)
+                else:
+                    self._consumer.seek(tp, position.offset)
+        except BaseException as error:
             await _stop(producer)
-            raise LogError(f"{partition} could not be taken: {error!r}") from error
-        ownership = KafkaOwnership(producer, self._group, partition, position)
-        tp = TopicPartition(*partition)
-        if position.offset is None:
-            await self._consumer.seek_to_beginning(tp)
-        else:
-            self._consumer.seek(tp, position.offset)
-        return ownership
+            if isinstance(error, Exception):
+                raise LogError(f"{partition} could not be taken: {error!r}") from error
+            raise
+        return KafkaOwnership(producer, self._group, partition, position)
 
     async def _position(self, partition: Partition) -> Position:
         # `AIOKafkaConsumer.committed` drops the metadata; the coordinator keeps it.
@@ -227,5 +231,9 @@ class KafkaOwnership:
 
 async def _stop(producer: AIOKafkaProducer) -> None:
     # stop() flushes, which hangs while the broker is away and raises once fenced.
-    with contextlib.suppress(KafkaError, TimeoutError):
+    try:
         await asyncio.wait_for(producer.stop(), RELEASE_S)
+    except Exception as error:  # noqa: BLE001 - what is left of it must not hold the next owner up
+        log.warning("a producer did not stop in order", error=repr(error))
+        with contextlib.suppress(Exception):
+            await producer.client.close()

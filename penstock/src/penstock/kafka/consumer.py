@@ -123,6 +123,7 @@ class _Session:
         self._handler = handler
         self._max_in_flight = max_in_flight
         self._failure: LogError | None = None
+        self._closed = False
         self._membership: asyncio.Future[Membership] = asyncio.get_running_loop().create_future()
 
     @property
@@ -141,11 +142,18 @@ class _Session:
     async def assigned(self, partitions: Sequence[Partition]) -> None:
         membership = await self._membership
         await self.revoked(list(self.workers))
+        if self._closed:  # the client ends a join that was under way when it is told to leave
+            return
         metrics.REBALANCES.labels(self._topic).inc()
-        try:
-            owned = await asyncio.gather(*(membership.take(p) for p in partitions))
-        except Exception as error:  # noqa: BLE001 - the client would only log it and read on
-            self.fail(error if isinstance(error, LogError) else LogError(repr(error)))
+        taken = await asyncio.gather(
+            *(membership.take(p) for p in partitions), return_exceptions=True
+        )
+        owned = [each for each in taken if not isinstance(each, BaseException)]
+        failures = [each for each in taken if isinstance(each, BaseException)]
+        if failures or self._closed:
+            await asyncio.gather(*(ownership.release() for ownership in owned))
+            for failure in failures:
+                self.fail(failure if isinstance(failure, LogError) else LogError(repr(failure)))
             return
         for partition, ownership in zip(partitions, owned, strict=True):
             self.workers[partition] = _Worker(partition, ownership, self)
@@ -186,6 +194,7 @@ class _Session:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
+        self._closed = True
         await self.revoked(list(self.workers))
 
 
@@ -246,9 +255,9 @@ class _Worker:
             try:
                 with metrics.COMMIT_SECONDS.labels(topic).time():
                     await self._ownership.commit(outputs, batch.next_offset, "")
-            except LogError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing commits any more
                 metrics.COMMITS.labels(topic, "failed").inc()
-                self._session.fail(error)
+                self._session.fail(error if isinstance(error, LogError) else LogError(repr(error)))
                 return
             metrics.COMMITS.labels(topic, "ok").inc()
             self.tracker.committed(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
@@ -13,6 +14,8 @@ from penstock.kafka.ports import LogError
 from penstock.records import Outgoing
 
 __all__ = ["KafkaPublisher"]
+
+STOP_S = 10.0
 
 
 class KafkaPublisher:
@@ -75,5 +78,7 @@ class KafkaPublisher:
     async def stop(self) -> None:
         """Sends what is queued and disconnects."""
         if self._producer is not None:
-            await self._producer.stop()
+            # It flushes first, which takes for ever while the broker is away.
+            with contextlib.suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(self._producer.stop(), STOP_S)
             self._producer = None

@@ -98,7 +98,9 @@ def status_of(error: PenstockError, *, call_id: str = "") -> status_pb2.Status:
     if call_id:
         details.append(_packed(error_details_pb2.RequestInfo(request_id=call_id)))
     code: int = status_code_of(error).value[0]
-    return status_pb2.Status(code=code, message=message, details=details)
+    # Many clients show a status's message alone: it names the field too.
+    shown = f"{error.field}: {message}" if error.field else message
+    return status_pb2.Status(code=code, message=shown, details=details)
 
 
 def error_of(error: grpc.RpcError) -> PenstockError:
@@ -116,6 +118,7 @@ def error_of(error: grpc.RpcError) -> PenstockError:
     code = _CODE.get(status_code, Code.ERROR_CODE_INTERNAL)
     retryable = status is None and code in _RETRYABLE
     field, known = "", False
+    message = error.details() or status_code.name
     for detail in details:
         info = error_details_pb2.ErrorInfo()
         violation = error_details_pb2.BadRequest()
@@ -123,12 +126,12 @@ def error_of(error: grpc.RpcError) -> PenstockError:
             code, known = Code.Value(info.reason), True
         elif detail.Unpack(violation) and violation.field_violations:
             field = violation.field_violations[0].field
+            message = violation.field_violations[0].description or message
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             retryable = True
     kind = _BY_STATUS.get(status_code, PenstockError)
     if known and _STATUS.get(code) == status_code:
         kind = PenstockError
-    message = error.details() or status_code.name
     return kind(message, code=code, field=field, retryable=retryable)
 
 

@@ -33,7 +33,7 @@ class WorkRequest(_message.Message):
     def start(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkItem]: ...
     @_builtins.property
     def cancel(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Request ids."""
+        """Work ids."""
 
     def __init__(
         self,
@@ -57,7 +57,10 @@ class WorkItem(_message.Message):
 
     REQUEST_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    WORK_ID_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
+    work_id: _builtins.str
+    """Unique for the pump and the attempt: two runs of one request do not meet."""
     @_builtins.property
     def request(self) -> _admitted_pb2.AdmittedRequest: ...
     def __init__(
@@ -65,10 +68,11 @@ class WorkItem(_message.Message):
         *,
         request: _admitted_pb2.AdmittedRequest | None = ...,
         attempt: _builtins.int = ...,
+        work_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "request", b"request", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,7 +109,9 @@ class WorkEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    WORK_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    work_id: _builtins.str
     @_builtins.property
     def chunk(self) -> _response_pb2.TokenChunk: ...
     @_builtins.property
@@ -116,10 +122,11 @@ class WorkEvent(_message.Message):
         request_id: _builtins.str = ...,
         chunk: _response_pb2.TokenChunk | None = ...,
         result: Global___WorkResult | None = ...,
+        work_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "request_id", b"request_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "request_id", b"request_id", "result", b"result", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "result"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015

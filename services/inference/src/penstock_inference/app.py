@@ -22,6 +22,8 @@ APPLICATION = "penstock"
 def run(settings: InferenceSettings) -> None:
     """Serves until SIGTERM or SIGINT, then drains within the settings' bound."""
     configure_logs("inference", settings.log_level)
+    if not settings.ray_address:  # elsewhere the model lies on the engines' nodes
+        settings.check_model()
     ended = threading.Event()
     _start_ray(settings)
     # After Ray's start: Ray installs handlers of its own, which end the process at once.

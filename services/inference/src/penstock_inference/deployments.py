@@ -113,7 +113,7 @@ class EngineReplica:
         log.info("engine serves", replica=self._replica_id, address=self._address)
 
     async def _announce(self) -> None:
-        while True:
+        while not self._servicer.lost:
             try:
                 await self._directory.announce(
                     Announcement(
@@ -126,9 +126,12 @@ class EngineReplica:
             except Exception as error:  # noqa: BLE001 - the actor restarts; say it again then
                 log.warning("not announced", error=repr(error))
             await asyncio.sleep(ANNOUNCE_S)
+        await self._directory.withdraw(self._replica_id)
 
     async def check_health(self) -> None:
         """Serve restarts the replica when this raises."""
+        if self._servicer.lost:
+            raise RuntimeError("the engine is lost")
         await self._engine.check()
 
     async def __del__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from penstock.errors import PenstockError, Unavailable
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
 from penstock_inference import metrics
+from penstock_inference.errors import EngineLost
 from penstock_inference.generation import Delta, Engine
 from penstock_inference.wire import failure_of, generation_of, result_of
 
@@ -31,7 +33,7 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._load_tokens = 0
-        self.progress_s = time.monotonic()
+        self.lost = False
 
     @property
     def load_tokens(self) -> int:
@@ -62,6 +64,12 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
         started = time.monotonic()
         try:
             result = await self._generate(item, stream, started)
+        except EngineLost as error:
+            # No result: the pump runs the work again on an engine that lives.
+            log.error("the engine is lost", reason=str(error))
+            self.lost = True
+            stream.end()
+            return
         except PenstockError as error:
             result = failure_of(error)
         except Exception as error:
@@ -70,15 +78,18 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
         finally:
             self._load_tokens -= tokens
             metrics.RUNNING.dec()
-        stream.put(engine_service_pb2.WorkEvent(request_id=request_id, result=result))
+        stream.put(
+            engine_service_pb2.WorkEvent(request_id=request_id, work_id=item.work_id, result=result)
+        )
 
     async def _generate(
         self, item: engine_service_pb2.WorkItem, stream: _Stream, started: float
     ) -> engine_service_pb2.WorkResult:
         request_id = item.request.request_id
         index, crc = 0, 0
-        async for event in self._engine.generate(generation_of(item.request)):
-            self.progress_s = time.monotonic()
+        # Under the work's own id: another run of the request may still be leaving the engine.
+        generation = dataclasses.replace(generation_of(item.request), request_id=item.work_id)
+        async for event in self._engine.generate(generation):
             if isinstance(event, Delta):
                 crc = zlib.crc32(event.text.encode(), crc)
                 chunk = response_pb2.TokenChunk(
@@ -90,7 +101,11 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
                     text_crc32=crc,
                 )
                 index += event.tokens
-                stream.put(engine_service_pb2.WorkEvent(request_id=request_id, chunk=chunk))
+                stream.put(
+                    engine_service_pb2.WorkEvent(
+                        request_id=request_id, work_id=item.work_id, chunk=chunk
+                    )
+                )
             else:
                 metrics.GENERATED_TOKENS.inc(event.completion_tokens)
                 return result_of(event, time.monotonic() - started)
@@ -108,26 +123,24 @@ class _Stream:
     def put(self, event: engine_service_pb2.WorkEvent) -> None:
         self._events.put_nowait(event)
 
+    def end(self) -> None:
+        """Ends the stream, which tells the pump that its work here is lost."""
+        self._events.put_nowait(None)
+
     async def read(self, requests: AsyncIterator[engine_service_pb2.WorkRequest]) -> None:
         try:
             async for request in requests:
                 for item in request.start:
                     self._start(item)
-                for request_id in request.cancel:
-                    if task := self._tasks.get(request_id):
+                for work_id in request.cancel:
+                    if task := self._tasks.get(work_id):
                         task.cancel()
         finally:
             self._events.put_nowait(None)
 
     def _start(self, item: engine_service_pb2.WorkItem) -> None:
-        request_id = item.request.request_id
-        task = asyncio.create_task(self._servicer.run(item, self))
-        self._tasks[request_id] = task
-        task.add_done_callback(lambda done: self._forget(request_id, done))
-
-    def _forget(self, request_id: str, done: asyncio.Task[None]) -> None:
-        if self._tasks.get(request_id) is done:
-            del self._tasks[request_id]
+        task = self._tasks[item.work_id] = asyncio.create_task(self._servicer.run(item, self))
+        task.add_done_callback(lambda _: self._tasks.pop(item.work_id, None))
 
     async def next_events(self) -> list[engine_service_pb2.WorkEvent] | None:
         """What has happened, at least one event; None when the pump ended the stream."""

@@ -15,7 +15,6 @@ class Finish(Enum):
 
     STOP = "stop"
     LENGTH = "length"
-    ABORTED = "aborted"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

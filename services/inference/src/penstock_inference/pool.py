@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -22,6 +23,9 @@ log = logger(__name__)
 REFRESH_S = 0.5
 ITEMS_PER_MESSAGE = 32
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a batch of requests of 1 MiB each may be one message
+
+# Across streams, so that no engine sees an id twice from this pump.
+_work_numbers = itertools.count()
 
 OnChunk = Callable[[response_pb2.TokenChunk], None]
 
@@ -87,13 +91,13 @@ class EnginePool:
                 continue
             known = self._engines.get(replica_id)
             if known is None or known.broken:
-                self._engines[replica_id] = _EngineStream(announcement)
+                self._engines[replica_id] = _EngineStream(announcement, self._changed.set)
                 log.info("engine joined", replica=replica_id, address=announcement.address)
             else:
                 known.hear(announcement)
         for replica_id, engine in list(self._engines.items()):
             # One that withdrew may end its work; one that died breaks its stream.
-            engine.accepting = replica_id in live and not engine.broken
+            engine.listed = replica_id in live
             if replica_id not in live and (engine.broken or not engine.busy):
                 del self._engines[replica_id]
                 engine.discard()
@@ -105,10 +109,12 @@ class EnginePool:
 class _EngineStream:
     """One engine replica as a pump sees it."""
 
-    def __init__(self, announcement: Announcement) -> None:
+    def __init__(self, announcement: Announcement, on_connected: Callable[[], None]) -> None:
         self.replica_id = announcement.replica_id
-        self.accepting = True
+        self.listed = True
         self.broken = False
+        self._connected = False
+        self._on_connected = on_connected
         self._own_tokens = 0
         self._foreign_tokens = 0
         self._work: dict[str, _Work] = {}
@@ -117,6 +123,11 @@ class _EngineStream:
             announcement.address, max_message_bytes=MAX_MESSAGE_BYTES, traced=False
         )
         self._task = asyncio.create_task(self._exchange())
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new work may go there: one that died is listed for some seconds more."""
+        return self.listed and self._connected and not self.broken
 
     @property
     def load_tokens(self) -> int:
@@ -135,38 +146,42 @@ class _EngineStream:
     async def run(
         self, request: admitted_pb2.AdmittedRequest, attempt: int, on_chunk: OnChunk
     ) -> engine_service_pb2.WorkResult:
-        request_id = request.request_id
+        work_id = f"{request.request_id}/{next(_work_numbers)}"
         tokens = request.request.sampling.max_tokens
-        work = _Work(on_chunk)
-        self._work[request_id] = work
+        work = self._work[work_id] = _Work(on_chunk)
         self._own_tokens += tokens
-        self._outbox.put_nowait(engine_service_pb2.WorkItem(request=request, attempt=attempt))
+        self._outbox.put_nowait(
+            engine_service_pb2.WorkItem(request=request, attempt=attempt, work_id=work_id)
+        )
         try:
             return await work.result
         except asyncio.CancelledError:
-            self._outbox.put_nowait(request_id)
+            self._outbox.put_nowait(work_id)
             raise
         finally:
             self._own_tokens -= tokens
-            if self._work.get(request_id) is work:
-                del self._work[request_id]
+            del self._work[work_id]
 
     async def _exchange(self) -> None:
         stub = engine_service_pb2_grpc.EngineStub(self._channel)
         reason = "the stream ended"
         try:
+            await self._channel.channel_ready()
+            self._connected = True
+            self._on_connected()
             async for response in stub.Work(self._messages()):
                 for event in response.events:
                     self._take(event)
         except grpc.aio.AioRpcError as error:
             reason = f"{error.code().name}: {error.details()}"
         finally:
-            self.broken, self.accepting = True, False
+            self.broken = True
             if self._work:
                 log.warning("engine lost", replica=self.replica_id, reason=reason)
             for work in list(self._work.values()):
                 if not work.result.done():
                     work.result.set_exception(EngineLost(reason))
+            await self._channel.close()
 
     async def _messages(self) -> AsyncIterator[engine_service_pb2.WorkRequest]:
         # grpc.aio allows one write at a time: what waits meanwhile goes together.
@@ -180,7 +195,7 @@ class _EngineStream:
             )
 
     def _take(self, event: engine_service_pb2.WorkEvent) -> None:
-        work = self._work.get(event.request_id)
+        work = self._work.get(event.work_id)
         if work is None:  # cancelled meanwhile
             return
         if event.HasField("chunk"):
@@ -195,7 +210,6 @@ class _EngineStream:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        await self._channel.close()
 
 
 class _Work:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from penstock.settings import Settings
+from penstock.settings import Settings, SettingsError
 
 __all__ = ["InferenceSettings"]
 
@@ -60,3 +61,15 @@ class InferenceSettings(Settings):
     scripted_first_token_s: float = Field(0.05, ge=0, description="Scripted: time to first token.")
     scripted_token_s: float = Field(0.0, ge=0, description="Scripted: time per further token.")
     scripted_tokens: int = Field(16, ge=1, description="Scripted: tokens per answer at most.")
+
+    def check_model(self) -> None:
+        """Looks whether there is a model to load, before anything slow begins.
+
+        Raises:
+            SettingsError: The directory holds no Hugging Face model.
+        """
+        if self.engine == "vllm" and not (Path(self.model) / "config.json").is_file():
+            raise SettingsError(
+                f"PENSTOCK_INFERENCE_MODEL={self.model} is no Hugging Face model directory: "
+                "it has no config.json"
+            )

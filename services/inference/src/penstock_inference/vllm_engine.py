@@ -8,12 +8,11 @@ import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from penstock.errors import Code, InvalidRequest
+from penstock.errors import Code, InvalidRequest, Unavailable
 from penstock.telemetry import logger
-from penstock_inference.errors import EngineUnusable
+from penstock_inference.errors import EngineLost, EngineUnusable
 from penstock_inference.generation import Completion, Delta, Finish, Generation
 from penstock_inference.processor import choose_dtype, processor_flags
 from penstock_inference.prompting import conversation
@@ -24,6 +23,7 @@ __all__ = ["VllmEngine"]
 log = logger(__name__)
 
 CHECK_S = 60.0  # a check that takes longer means that generation stands still
+STALLED_S = 600.0  # longer than any answer of a full batch should take
 LONG_PROMPT_CHARS = 20_000  # tokenised in a thread, so that the streams go on
 
 
@@ -35,16 +35,12 @@ class VllmEngine:
         self._llm: Any = None
         self._tokenizer: Any = None
         self._context = 0
-        self._last_answer = 0.0
+        self._running = 0
+        self._last_output = 0.0
 
     async def start(self) -> None:
         """See `Engine`. Takes half a minute or more: imports, weights, compilation, one answer."""
         settings = self._settings
-        if not (Path(settings.model) / "config.json").is_file():
-            raise EngineUnusable(
-                f"PENSTOCK_INFERENCE_MODEL={settings.model} is no Hugging Face model directory: "
-                "it has no config.json"
-            )
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{settings.kv_cache_gib:g}")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -101,10 +97,11 @@ class VllmEngine:
             if generation.stream and piece.text:
                 yield Delta(piece.text, len(piece.token_ids))
             if output.finished:
-                self._last_answer = time.monotonic()
+                if piece.finish_reason not in _FINISH:
+                    raise Unavailable(f"the engine gave up: {piece.finish_reason}")
                 yield Completion(
                     text="".join(text),
-                    finish=_FINISH.get(piece.finish_reason, Finish.ABORTED),
+                    finish=_FINISH[piece.finish_reason],
                     prompt_tokens=len(tokens),
                     completion_tokens=count,
                     cached_prompt_tokens=output.num_cached_tokens or 0,
@@ -115,7 +112,11 @@ class VllmEngine:
     async def _outputs(self, generation: Generation, tokens: Sequence[int]) -> AsyncIterator[Any]:
         from vllm.exceptions import VLLMClientError
         from vllm.inputs import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
 
+        if not self._running:
+            self._last_output = time.monotonic()
+        self._running += 1
         try:
             async for output in self._llm.generate(
                 TokensPrompt(prompt_token_ids=tokens),
@@ -123,16 +124,25 @@ class VllmEngine:
                 generation.request_id,
                 priority=generation.priority,
             ):
+                self._last_output = time.monotonic()
                 yield output
+        except EngineDeadError as error:
+            raise EngineLost("vLLM's engine process died") from error
         except (VLLMClientError, ValueError) as error:  # parameters; an unusable schema among them
             field = "sampling" if generation.schema is None else "response_schema"
             raise InvalidRequest(f"the engine refuses the request: {error}", field=field) from error
+        finally:
+            self._running -= 1
 
     async def check(self) -> None:
-        """See `Engine`: generates a token unless something was answered just now."""
+        """See `Engine`: generates a token when idle; work under way has to make progress."""
         await self._llm.check_health()
-        if time.monotonic() - self._last_answer > CHECK_S / 2:
+        silent_s = time.monotonic() - self._last_output
+        if not self._running and silent_s > CHECK_S / 2:
             await asyncio.wait_for(self._probe(), CHECK_S)
+        # A probe would wait behind a full batch, whose answers may take minutes without a delta.
+        elif self._running and silent_s > STALLED_S:
+            raise EngineLost(f"{self._running} generations, and no output for {silent_s:.0f} s")
 
     async def stop(self) -> None:
         """See `Engine`."""
@@ -220,7 +230,7 @@ class VllmEngine:
         )
 
 
-_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 
 def _first_token_s(output: Any, measured_s: float) -> float:

@@ -13,7 +13,6 @@ __all__ = ["failure_of", "generation_of", "result_of"]
 _FINISH = {
     Finish.STOP: response_pb2.FINISH_REASON_STOP,
     Finish.LENGTH: response_pb2.FINISH_REASON_LENGTH,
-    Finish.ABORTED: response_pb2.FINISH_REASON_ABORTED,
 }
 
 

@@ -53,11 +53,13 @@ def error_body(error: PenstockError) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
     if status == 429:
         kind = _CODES.get(error.code) or default
+    param = param_of(error.field)
     return {
         "error": {
-            "message": error.message,
+            # The official client shows the message alone: it names the parameter too.
+            "message": f"{param}: {error.message}" if param else error.message,
             "type": kind,
-            "param": param_of(error.field) or None,
+            "param": param or None,
             "code": _CODES.get(error.code, default),
         }
     }
