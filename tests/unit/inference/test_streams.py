@@ -37,7 +37,7 @@ class Words:
 
     async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
         self.running += 1
-        self.served.append(generation.request_id)
+        self.served.append(generation.request_id.split("/")[0])  # without the run's number
         try:
             if self.fail is not None:
                 raise self.fail
