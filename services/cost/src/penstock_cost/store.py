@@ -146,6 +146,8 @@ class LedgerStore:
                     .where(LINES.c.price_version.is_(None), LINES.c.line_id > last)
                     .order_by(LINES.c.line_id)
                     .limit(REPRICE_LINES)
+                    # Two that reprice at once would move a line's amount twice (PostgreSQL).
+                    .with_for_update()
                 )
                 lines = [_line_of(row)[0] for row in connection.execute(query)]
                 if not lines:

@@ -114,7 +114,12 @@ class Desk:
                 admitted.request_id, max(0.0, left_s) + GRACE_S, model=admitted.request.model
             )
             try:
-                repeated = await self._publish_once(admitted)
+                async with asyncio.timeout(max(0.0, left_s)):
+                    repeated = await self._publish_once(admitted)
+            except TimeoutError:
+                caller.__exit__()
+                # The client's writes have no bound of their own while the broker is away.
+                raise _unwritten() from None
             except BaseException:
                 caller.__exit__()
                 raise
