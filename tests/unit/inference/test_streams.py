@@ -266,6 +266,19 @@ async def test_an_engine_whose_model_died_gives_all_its_work_back() -> None:
                 await task
 
 
+async def test_an_engine_whose_model_died_gets_no_work_while_it_is_still_listed() -> None:
+    board, engine = Board(), Words(fail=EngineLost("the core died"))
+    async with serving(engine) as (address, _), pool_of(board) as pool:
+        board.announcements = [announced(address)]
+        with pytest.raises(EngineLost):
+            await pool.run(request("first"), 1, ignore)
+        later = asyncio.create_task(pool.run(request("later"), 1, ignore))
+        await asyncio.sleep(0.1)  # ten refreshes of the directory
+        assert not later.done()
+        assert engine.served == ["first"]
+        later.cancel()
+
+
 async def test_two_runs_of_one_request_do_not_meet() -> None:
     board = Board()
     async with serving(Words()) as (address, _), pool_of(board) as pool:

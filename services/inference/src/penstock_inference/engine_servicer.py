@@ -8,6 +8,8 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 
+import grpc
+
 from penstock.errors import PenstockError, Unavailable
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
@@ -16,11 +18,12 @@ from penstock_inference.errors import EngineLost
 from penstock_inference.generation import Delta, Engine
 from penstock_inference.wire import failure_of, generation_of, result_of
 
-__all__ = ["EngineServicer"]
+__all__ = ["READY", "EngineServicer"]
 
 log = logger(__name__)
 
 EVENTS_PER_MESSAGE = 512
+READY = "penstock-engine-ready"  # in the stream's initial metadata
 
 
 class EngineServicer(engine_service_pb2_grpc.EngineServicer):
@@ -43,9 +46,13 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
     async def Work(  # noqa: N802 - gRPC names it
         self,
         request_iterator: AsyncIterator[engine_service_pb2.WorkRequest],
-        context: object,
+        context: grpc.aio.ServicerContext[object, object],
     ) -> AsyncIterator[engine_service_pb2.WorkResponse]:
         """One pump's stream; see the contract."""
+        if self.lost:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the engine is lost")
+        # Only this tells the pump that work may come: a port that listens says nothing.
+        await context.send_initial_metadata(((READY, "1"),))
         stream = _Stream(self)
         reader = asyncio.create_task(stream.read(request_iterator))
         try:

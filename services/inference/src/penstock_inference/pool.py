@@ -14,6 +14,7 @@ from penstock.telemetry import logger
 from penstock.v1 import admitted_pb2, engine_service_pb2, engine_service_pb2_grpc, response_pb2
 from penstock_inference import metrics
 from penstock_inference.directory import Announcement, DirectoryClient
+from penstock_inference.engine_servicer import READY
 from penstock_inference.errors import EngineLost
 
 __all__ = ["MAX_MESSAGE_BYTES", "EnginePool"]
@@ -167,9 +168,11 @@ class _EngineStream:
         reason = "the stream ended"
         try:
             await self._channel.channel_ready()
-            self._connected = True
-            self._on_connected()
-            async for response in stub.Work(self._messages()):
+            call = stub.Work(self._messages())
+            if READY in dict(await call.initial_metadata() or ()):
+                self._connected = True
+                self._on_connected()
+            async for response in call:
                 for event in response.events:
                     self._take(event)
         except grpc.aio.AioRpcError as error:
