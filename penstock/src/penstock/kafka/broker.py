@@ -21,7 +21,7 @@ from penstock.records import Outgoing, Partition, Record
 from penstock.telemetry import logger
 from penstock.topics import MAX_REQUEST_RECORD_BYTES
 
-__all__ = ["KafkaBroker", "KafkaMembership", "KafkaOwnership", "record_of"]
+__all__ = ["KafkaBroker", "KafkaMembership", "KafkaOwnership", "record_of", "send_all"]
 
 log = logger(__name__)
 
@@ -51,6 +51,21 @@ def record_of(message: object) -> Record:
         headers=m.headers,  # type: ignore[attr-defined]
         timestamp_ms=m.timestamp,  # type: ignore[attr-defined]
     )
+
+
+async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> None:
+    """Sends records and returns when each is acknowledged; raises aiokafka's own errors."""
+    sent = [
+        await producer.send(
+            record.topic,
+            value=record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+        )
+        for record in records
+    ]
+    await asyncio.gather(*sent)
 
 
 class KafkaBroker:
@@ -200,20 +215,10 @@ class KafkaOwnership:
         producer = self._producer
         try:
             await producer.begin_transaction()
-            sent = [
-                await producer.send(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
-                for record in outputs
-            ]
             # Offsets only after the acknowledgements: while the broker adds the group to the
             # transaction it cannot verify writes of the same transaction, and refuses them
             # (NOT_ENOUGH_REPLICAS to clients this old) until a retry 100 ms later.
-            await asyncio.gather(*sent)
+            await send_all(producer, outputs)
             await producer.send_offsets_to_transaction(
                 {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
             )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from penstock.kafka.broker import MAX_RECORD_BYTES
+from penstock.kafka.broker import MAX_RECORD_BYTES, send_all
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing
 
@@ -61,17 +61,7 @@ class KafkaPublisher:
         if self._producer is None:
             raise LogError("the publisher was not started")
         try:
-            acknowledged = [
-                await self._producer.send(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
-                for record in records
-            ]
-            await asyncio.gather(*acknowledged)
+            await send_all(self._producer, records)
         except KafkaError as error:
             raise LogError(f"writing failed: {error!r}") from error
 
