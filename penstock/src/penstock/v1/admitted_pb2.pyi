@@ -55,6 +55,8 @@ class AdmittedRequest(_message.Message):
     REPLY_PARTITION_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    ORIGIN_REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     variant: _builtins.str
     """The route's variant that answers."""
@@ -65,6 +67,10 @@ class AdmittedRequest(_message.Message):
     """The partition of `replies` and `tokens` where a caller waits."""
     stream: _builtins.bool
     """Whether the caller wants tokens as they are made."""
+    purpose: _common_pb2.Purpose.ValueType
+    """A replay, a shadow copy or a probe keeps its variant, whatever the route says meanwhile."""
+    origin_request_id: _builtins.str
+    """The request that a replay or a shadow copy repeats."""
     @_builtins.property
     def request(self) -> _request_pb2.GenerateRequest:
         """The request with every default filled in."""
@@ -95,10 +101,12 @@ class AdmittedRequest(_message.Message):
         reply_partition: _builtins.int | None = ...,
         stream: _builtins.bool = ...,
         source: _common_pb2.Coordinates | None = ...,
+        purpose: _common_pb2.Purpose.ValueType = ...,
+        origin_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reply_partition", b"_reply_partition", "admitted_at", b"admitted_at", "deadline", b"deadline", "published_at", b"published_at", "reply_partition", b"reply_partition", "request", b"request", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reply_partition", b"_reply_partition", "admitted_at", b"admitted_at", "deadline", b"deadline", "encoding", b"encoding", "published_at", b"published_at", "reply_partition", b"reply_partition", "request", b"request", "request_id", b"request_id", "route_version", b"route_version", "source", b"source", "stream", b"stream", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reply_partition", b"_reply_partition", "admitted_at", b"admitted_at", "deadline", b"deadline", "encoding", b"encoding", "origin_request_id", b"origin_request_id", "published_at", b"published_at", "purpose", b"purpose", "reply_partition", b"reply_partition", "request", b"request", "request_id", b"request_id", "route_version", b"route_version", "source", b"source", "stream", b"stream", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reply_partition: _TypeAlias = _typing.Literal["reply_partition"]  # noqa: Y015
     _WhichOneofArgType__reply_partition: _TypeAlias = _typing.Literal["_reply_partition", b"_reply_partition"]  # noqa: Y015
@@ -108,7 +116,7 @@ Global___AdmittedRequest: _TypeAlias = AdmittedRequest  # noqa: Y015
 
 @_typing.final
 class Cancellation(_message.Message):
-    """Ends a request that was admitted: the record of `control`."""
+    """Ends a request that was admitted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -79,6 +79,34 @@ ERROR_CODE_STREAM_DIVERGED: ErrorCode.ValueType  # 12
 """A re-run after a fault produced text that differs from what was streamed already."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
+class _Purpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PURPOSE_UNSPECIFIED: _Purpose.ValueType  # 0
+    """A producer or a caller asked for it."""
+    PURPOSE_REPLAY: _Purpose.ValueType  # 1
+    """An operator runs a past request again; its response goes to `replays`."""
+    PURPOSE_SHADOW: _Purpose.ValueType  # 2
+    """A copy for a shadow variant; its response goes to `shadows`, never to a client."""
+    PURPOSE_PROBE: _Purpose.ValueType  # 3
+    """The platform asks itself whether a variant answers."""
+
+class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
+    """Why a request runs."""
+
+PURPOSE_UNSPECIFIED: Purpose.ValueType  # 0
+"""A producer or a caller asked for it."""
+PURPOSE_REPLAY: Purpose.ValueType  # 1
+"""An operator runs a past request again; its response goes to `replays`."""
+PURPOSE_SHADOW: Purpose.ValueType  # 2
+"""A copy for a shadow variant; its response goes to `shadows`, never to a client."""
+PURPOSE_PROBE: Purpose.ValueType  # 3
+"""The platform asks itself whether a variant answers."""
+Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
+
 @_typing.final
 class Error(_message.Message):
     """What went wrong, where, and what to do next."""

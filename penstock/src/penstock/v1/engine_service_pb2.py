@@ -27,7 +27,7 @@ from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 from penstock.v1 import response_pb2 as penstock_dot_v1_dot_response__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n penstock/v1/engine_service.proto\x12\x0bpenstock.v1\x1a\x1apenstock/v1/admitted.proto\x1a\x18penstock/v1/common.proto\x1a\x1apenstock/v1/response.proto\"C\n\x0bWorkRequest\x12$\n\x05start\x18\x01 \x03(\x0b\x32\x15.penstock.v1.WorkItem\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x03(\t\"[\n\x08WorkItem\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.AdmittedRequest\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07work_id\x18\x03 \x01(\t\"6\n\x0cWorkResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.penstock.v1.WorkEvent\"\x8e\x01\n\tWorkEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.penstock.v1.TokenChunkH\x00\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x17.penstock.v1.WorkResultH\x00\x12\x0f\n\x07work_id\x18\x04 \x01(\tB\x07\n\x05\x65vent\"\xfe\x01\n\nWorkResult\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.penstock.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.penstock.v1.Usage\x12=\n\x11log_probabilities\x18\x04 \x01(\x0b\x32\".penstock.v1.LogProbabilitySummary\x12\x15\n\rfirst_token_s\x18\x05 \x01(\x01\x12\x14\n\x0cgeneration_s\x18\x06 \x01(\x01\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Error2I\n\x06\x45ngine\x12?\n\x04Work\x12\x18.penstock.v1.WorkRequest\x1a\x19.penstock.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n penstock/v1/engine_service.proto\x12\x0bpenstock.v1\x1a\x1apenstock/v1/admitted.proto\x1a\x18penstock/v1/common.proto\x1a\x1apenstock/v1/response.proto\"C\n\x0bWorkRequest\x12$\n\x05start\x18\x01 \x03(\x0b\x32\x15.penstock.v1.WorkItem\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x03(\t\"\x97\x01\n\x08WorkItem\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.AdmittedRequest\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07work_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\t\x12\x15\n\rsystem_prompt\x18\x05 \x01(\t\x12\x12\n\ncache_salt\x18\x06 \x01(\t\"6\n\x0cWorkResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.penstock.v1.WorkEvent\"\x8e\x01\n\tWorkEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.penstock.v1.TokenChunkH\x00\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x17.penstock.v1.WorkResultH\x00\x12\x0f\n\x07work_id\x18\x04 \x01(\tB\x07\n\x05\x65vent\"\xfe\x01\n\nWorkResult\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.penstock.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.penstock.v1.Usage\x12=\n\x11log_probabilities\x18\x04 \x01(\x0b\x32\".penstock.v1.LogProbabilitySummary\x12\x15\n\rfirst_token_s\x18\x05 \x01(\x01\x12\x14\n\x0cgeneration_s\x18\x06 \x01(\x01\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Error2I\n\x06\x45ngine\x12?\n\x04Work\x12\x18.penstock.v1.WorkRequest\x1a\x19.penstock.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKREQUEST']._serialized_start=131
   _globals['_WORKREQUEST']._serialized_end=198
-  _globals['_WORKITEM']._serialized_start=200
-  _globals['_WORKITEM']._serialized_end=291
-  _globals['_WORKRESPONSE']._serialized_start=293
-  _globals['_WORKRESPONSE']._serialized_end=347
-  _globals['_WORKEVENT']._serialized_start=350
-  _globals['_WORKEVENT']._serialized_end=492
-  _globals['_WORKRESULT']._serialized_start=495
-  _globals['_WORKRESULT']._serialized_end=749
-  _globals['_ENGINE']._serialized_start=751
-  _globals['_ENGINE']._serialized_end=824
+  _globals['_WORKITEM']._serialized_start=201
+  _globals['_WORKITEM']._serialized_end=352
+  _globals['_WORKRESPONSE']._serialized_start=354
+  _globals['_WORKRESPONSE']._serialized_end=408
+  _globals['_WORKEVENT']._serialized_start=411
+  _globals['_WORKEVENT']._serialized_end=553
+  _globals['_WORKRESULT']._serialized_start=556
+  _globals['_WORKRESULT']._serialized_end=810
+  _globals['_ENGINE']._serialized_start=812
+  _globals['_ENGINE']._serialized_end=885
 # @@protoc_insertion_point(module_scope)

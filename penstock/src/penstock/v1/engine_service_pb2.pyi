@@ -33,7 +33,7 @@ class WorkRequest(_message.Message):
     def start(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkItem]: ...
     @_builtins.property
     def cancel(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Work ids."""
+        """Work ids. Cancelled work ends with a result too, which tells what was generated."""
 
     def __init__(
         self,
@@ -58,9 +58,18 @@ class WorkItem(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     WORK_ID_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     work_id: _builtins.str
     """Unique for the pump and the attempt: two runs of one request do not meet."""
+    adapter: _builtins.str
+    """Name of the LoRA adapter version that answers; empty for the base model alone."""
+    system_prompt: _builtins.str
+    """The system turn of the variant's prompt template; empty for none."""
+    cache_salt: _builtins.str
+    """Prefixes of other salts are never reused for this work."""
     @_builtins.property
     def request(self) -> _admitted_pb2.AdmittedRequest: ...
     def __init__(
@@ -69,10 +78,13 @@ class WorkItem(_message.Message):
         request: _admitted_pb2.AdmittedRequest | None = ...,
         attempt: _builtins.int = ...,
         work_id: _builtins.str = ...,
+        adapter: _builtins.str = ...,
+        system_prompt: _builtins.str = ...,
+        cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "request", b"request", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "cache_salt", b"cache_salt", "request", b"request", "system_prompt", b"system_prompt", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

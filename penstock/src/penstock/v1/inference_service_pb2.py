@@ -27,7 +27,7 @@ from penstock.v1 import request_pb2 as penstock_dot_v1_dot_request__pb2
 from penstock.v1 import response_pb2 as penstock_dot_v1_dot_response__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/v1/inference_service.proto\x12\x0bpenstock.v1\x1a\x1apenstock/v1/feedback.proto\x1a\x19penstock/v1/request.proto\x1a\x1apenstock/v1/response.proto\"~\n\x16GenerateStreamResponse\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.penstock.v1.TokenChunkH\x00\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.penstock.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"$\n\x0eSubmitResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"H\n\x12GetResponseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\"+\n\x14SendFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.penstock.v1.Model\">\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rroute_version\x18\x02 \x01(\x04\x12\x10\n\x08variants\x18\x03 \x03(\t2\xd8\x03\n\tInference\x12G\n\x08Generate\x12\x1c.penstock.v1.GenerateRequest\x1a\x1d.penstock.v1.GenerateResponse\x12U\n\x0eGenerateStream\x12\x1c.penstock.v1.GenerateRequest\x1a#.penstock.v1.GenerateStreamResponse0\x01\x12\x43\n\x06Submit\x12\x1c.penstock.v1.GenerateRequest\x1a\x1b.penstock.v1.SubmitResponse\x12M\n\x0bGetResponse\x12\x1f.penstock.v1.GetResponseRequest\x1a\x1d.penstock.v1.GenerateResponse\x12H\n\x0cSendFeedback\x12\x15.penstock.v1.Feedback\x1a!.penstock.v1.SendFeedbackResponse\x12M\n\nListModels\x12\x1e.penstock.v1.ListModelsRequest\x1a\x1f.penstock.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/v1/inference_service.proto\x12\x0bpenstock.v1\x1a\x1apenstock/v1/feedback.proto\x1a\x19penstock/v1/request.proto\x1a\x1apenstock/v1/response.proto\"~\n\x16GenerateStreamResponse\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.penstock.v1.TokenChunkH\x00\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.penstock.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"$\n\x0eSubmitResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"H\n\x12GetResponseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\"3\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"+\n\x14SendFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.penstock.v1.Model\">\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rroute_version\x18\x02 \x01(\x04\x12\x10\n\x08variants\x18\x03 \x03(\t2\x9b\x04\n\tInference\x12G\n\x08Generate\x12\x1c.penstock.v1.GenerateRequest\x1a\x1d.penstock.v1.GenerateResponse\x12U\n\x0eGenerateStream\x12\x1c.penstock.v1.GenerateRequest\x1a#.penstock.v1.GenerateStreamResponse0\x01\x12\x43\n\x06Submit\x12\x1c.penstock.v1.GenerateRequest\x1a\x1b.penstock.v1.SubmitResponse\x12M\n\x0bGetResponse\x12\x1f.penstock.v1.GetResponseRequest\x1a\x1d.penstock.v1.GenerateResponse\x12\x41\n\x06\x43\x61ncel\x12\x1a.penstock.v1.CancelRequest\x1a\x1b.penstock.v1.CancelResponse\x12H\n\x0cSendFeedback\x12\x15.penstock.v1.Feedback\x1a!.penstock.v1.SendFeedbackResponse\x12M\n\nListModels\x12\x1e.penstock.v1.ListModelsRequest\x1a\x1f.penstock.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,14 +40,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITRESPONSE']._serialized_end=299
   _globals['_GETRESPONSEREQUEST']._serialized_start=301
   _globals['_GETRESPONSEREQUEST']._serialized_end=373
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=375
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=418
-  _globals['_LISTMODELSREQUEST']._serialized_start=420
-  _globals['_LISTMODELSREQUEST']._serialized_end=439
-  _globals['_LISTMODELSRESPONSE']._serialized_start=441
-  _globals['_LISTMODELSRESPONSE']._serialized_end=497
-  _globals['_MODEL']._serialized_start=499
-  _globals['_MODEL']._serialized_end=561
-  _globals['_INFERENCE']._serialized_start=564
-  _globals['_INFERENCE']._serialized_end=1036
+  _globals['_CANCELREQUEST']._serialized_start=375
+  _globals['_CANCELREQUEST']._serialized_end=426
+  _globals['_CANCELRESPONSE']._serialized_start=428
+  _globals['_CANCELRESPONSE']._serialized_end=444
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=446
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=489
+  _globals['_LISTMODELSREQUEST']._serialized_start=491
+  _globals['_LISTMODELSREQUEST']._serialized_end=510
+  _globals['_LISTMODELSRESPONSE']._serialized_start=512
+  _globals['_LISTMODELSRESPONSE']._serialized_end=568
+  _globals['_MODEL']._serialized_start=570
+  _globals['_MODEL']._serialized_end=632
+  _globals['_INFERENCE']._serialized_start=635
+  _globals['_INFERENCE']._serialized_end=1174
 # @@protoc_insertion_point(module_scope)

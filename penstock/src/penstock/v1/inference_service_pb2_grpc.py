@@ -58,6 +58,11 @@ class InferenceStub:
                 request_serializer=penstock_dot_v1_dot_inference__service__pb2.GetResponseRequest.SerializeToString,
                 response_deserializer=penstock_dot_v1_dot_response__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/penstock.v1.Inference/Cancel',
+                request_serializer=penstock_dot_v1_dot_inference__service__pb2.CancelRequest.SerializeToString,
+                response_deserializer=penstock_dot_v1_dot_inference__service__pb2.CancelResponse.FromString,
+                _registered_method=True)
         self.SendFeedback = channel.unary_unary(
                 '/penstock.v1.Inference/SendFeedback',
                 request_serializer=penstock_dot_v1_dot_feedback__pb2.Feedback.SerializeToString,
@@ -102,6 +107,13 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Cancel(self, request, context):
+        """Ends a request that has not ended yet, however it came in; a request that ended stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SendFeedback(self, request, context):
         """Records what somebody thought of a response.
         """
@@ -138,6 +150,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GetResponse,
                     request_deserializer=penstock_dot_v1_dot_inference__service__pb2.GetResponseRequest.FromString,
                     response_serializer=penstock_dot_v1_dot_response__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=penstock_dot_v1_dot_inference__service__pb2.CancelRequest.FromString,
+                    response_serializer=penstock_dot_v1_dot_inference__service__pb2.CancelResponse.SerializeToString,
             ),
             'SendFeedback': grpc.unary_unary_rpc_method_handler(
                     servicer.SendFeedback,
@@ -259,6 +276,33 @@ class Inference:
             '/penstock.v1.Inference/GetResponse',
             penstock_dot_v1_dot_inference__service__pb2.GetResponseRequest.SerializeToString,
             penstock_dot_v1_dot_response__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Inference/Cancel',
+            penstock_dot_v1_dot_inference__service__pb2.CancelRequest.SerializeToString,
+            penstock_dot_v1_dot_inference__service__pb2.CancelResponse.FromString,
             options,
             channel_credentials,
             insecure,

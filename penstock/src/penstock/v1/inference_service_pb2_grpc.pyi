@@ -44,6 +44,8 @@ class InferenceStub:
     """Returns once the request is on the log; the answer is fetched by its id."""
     GetResponse: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetResponseRequest, _response_pb2.GenerateResponse]
     """The response of a request, if it ended within the door's window; waits when asked to."""
+    Cancel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.CancelRequest, _inference_service_pb2.CancelResponse]
+    """Ends a request that has not ended yet, however it came in; a request that ended stays as it is."""
     SendFeedback: _grpc.UnaryUnaryMultiCallable[_feedback_pb2.Feedback, _inference_service_pb2.SendFeedbackResponse]
     """Records what somebody thought of a response."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
@@ -62,6 +64,8 @@ class InferenceAsyncStub(InferenceStub):
     """Returns once the request is on the log; the answer is fetched by its id."""
     GetResponse: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetResponseRequest, _response_pb2.GenerateResponse]  # type: ignore[assignment]
     """The response of a request, if it ended within the door's window; waits when asked to."""
+    Cancel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CancelRequest, _inference_service_pb2.CancelResponse]  # type: ignore[assignment]
+    """Ends a request that has not ended yet, however it came in; a request that ended stays as it is."""
     SendFeedback: _aio.UnaryUnaryMultiCallable[_feedback_pb2.Feedback, _inference_service_pb2.SendFeedbackResponse]  # type: ignore[assignment]
     """Records what somebody thought of a response."""
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -101,6 +105,14 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_response_pb2.GenerateResponse, _abc.Awaitable[_response_pb2.GenerateResponse]]:
         """The response of a request, if it ended within the door's window; waits when asked to."""
+
+    @_abc_1.abstractmethod
+    def Cancel(
+        self,
+        request: _inference_service_pb2.CancelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.CancelResponse, _abc.Awaitable[_inference_service_pb2.CancelResponse]]:
+        """Ends a request that has not ended yet, however it came in; a request that ended stays as it is."""
 
     @_abc_1.abstractmethod
     def SendFeedback(

@@ -198,6 +198,7 @@ class GenerateRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CONTEXTS_FIELD_NUMBER: _builtins.int
+    NO_CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of a route, as /v1/models lists it; the only route's when unset."""
     prompt: _builtins.str
@@ -210,6 +211,8 @@ class GenerateRequest(_message.Message):
     """Names the request for good: two with one key and tenant are one request."""
     tenant: _builtins.str
     """Who is billed; `default` when unset."""
+    no_cache: _builtins.bool
+    """Neither answered from the cache nor kept in it."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
         """A conversation, rendered by the model's chat template. Set this or `prompt`."""
@@ -250,10 +253,11 @@ class GenerateRequest(_message.Message):
         tenant: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         contexts: _abc.Iterable[Global___Context] | None = ...,
+        no_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "response_schema", b"response_schema", "sampling", b"sampling", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "labels", b"labels", "messages", b"messages", "model", b"model", "ordering_key", b"ordering_key", "priority", b"priority", "prompt", b"prompt", "response_schema", b"response_schema", "sampling", b"sampling", "tenant", b"tenant", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "labels", b"labels", "messages", b"messages", "model", b"model", "no_cache", b"no_cache", "ordering_key", b"ordering_key", "priority", b"priority", "prompt", b"prompt", "response_schema", b"response_schema", "sampling", b"sampling", "tenant", b"tenant", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

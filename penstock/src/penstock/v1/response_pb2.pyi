@@ -177,6 +177,9 @@ class GenerateResponse(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    ORIGIN_REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     response_id: _builtins.str
     """Derived from the request id: a repeat carries the same one."""
@@ -191,6 +194,11 @@ class GenerateResponse(_message.Message):
     """The client's own name for the request, where it gave one."""
     attempt: _builtins.int
     """1 unless the work was run again."""
+    cached: _builtins.bool
+    """Answered from the response cache: no tokens were generated."""
+    purpose: _common_pb2.Purpose.ValueType
+    origin_request_id: _builtins.str
+    """The request that a replay or a shadow copy repeats."""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -223,10 +231,13 @@ class GenerateResponse(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         attempt: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        cached: _builtins.bool = ...,
+        purpose: _common_pb2.Purpose.ValueType = ...,
+        origin_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "log_probabilities", b"log_probabilities", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finish_reason", b"finish_reason", "idempotency_key", b"idempotency_key", "labels", b"labels", "log_probabilities", b"log_probabilities", "model", b"model", "outcome", b"outcome", "request_id", b"request_id", "response_id", b"response_id", "route_version", b"route_version", "tenant", b"tenant", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached", b"cached", "created_at", b"created_at", "error", b"error", "finish_reason", b"finish_reason", "idempotency_key", b"idempotency_key", "labels", b"labels", "log_probabilities", b"log_probabilities", "model", b"model", "origin_request_id", b"origin_request_id", "outcome", b"outcome", "purpose", b"purpose", "request_id", b"request_id", "response_id", b"response_id", "route_version", b"route_version", "tenant", b"tenant", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,6 +43,32 @@ STAGE_SHADOW: Stage.ValueType  # 3
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
+class PromptTemplate(_message.Message):
+    """A version of the words that a variant puts before every conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Unique in the route, never used again for other words."""
+    system: _builtins.str
+    """Rendered as the first system turn, before the request's own."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        system: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["system", b"system", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptTemplate: _TypeAlias = PromptTemplate  # noqa: Y015
+
+@_typing.final
 class Variant(_message.Message):
     """One way of answering for a model: weights, prompt and defaults under a name."""
 
@@ -95,22 +121,28 @@ class Route(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name that requests use; the record's key."""
     version: _builtins.int
     """Rises with every change; readers refuse a lower one."""
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]: ...
+    @_builtins.property
+    def prompt_templates(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptTemplate]:
+        """What variants name in prompt_template_version."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         variants: _abc.Iterable[Global___Variant] | None = ...,
+        prompt_templates: _abc.Iterable[Global___PromptTemplate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_templates", b"prompt_templates", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penstock/v1/usage.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18penstock/v1/common.proto\"\xda\x01\n\tUsageLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.penstock.v1.UsageKind\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07variant\x18\x06 \x01(\t\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Usage\x12/\n\x0bobserved_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa7\x01\n\tUsageKind\x12\x1a\n\x16USAGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_KIND_GENERATION\x10\x01\x12\x15\n\x11USAGE_KIND_REPLAY\x10\x02\x12\x18\n\x14USAGE_KIND_CACHE_HIT\x10\x03\x12\x19\n\x15USAGE_KIND_EVALUATION\x10\x04\x12\x17\n\x13USAGE_KIND_TRAINING\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penstock/v1/usage.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18penstock/v1/common.proto\"\xff\x01\n\tUsageLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.penstock.v1.UsageKind\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07variant\x18\x06 \x01(\t\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Usage\x12/\n\x0bobserved_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x61voided\x18\t \x01(\x0b\x32\x12.penstock.v1.Usage*\xd4\x01\n\tUsageKind\x12\x1a\n\x16USAGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_KIND_GENERATION\x10\x01\x12\x15\n\x11USAGE_KIND_REPLAY\x10\x02\x12\x18\n\x14USAGE_KIND_CACHE_HIT\x10\x03\x12\x19\n\x15USAGE_KIND_EVALUATION\x10\x04\x12\x17\n\x13USAGE_KIND_TRAINING\x10\x05\x12\x15\n\x11USAGE_KIND_SHADOW\x10\x06\x12\x14\n\x10USAGE_KIND_PROBE\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGEKIND']._serialized_start=321
-  _globals['_USAGEKIND']._serialized_end=488
+  _globals['_USAGEKIND']._serialized_start=358
+  _globals['_USAGEKIND']._serialized_end=570
   _globals['_USAGELINE']._serialized_start=100
-  _globals['_USAGELINE']._serialized_end=318
+  _globals['_USAGELINE']._serialized_end=355
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,8 @@ class _UsageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageKind.V
     USAGE_KIND_CACHE_HIT: _UsageKind.ValueType  # 3
     USAGE_KIND_EVALUATION: _UsageKind.ValueType  # 4
     USAGE_KIND_TRAINING: _UsageKind.ValueType  # 5
+    USAGE_KIND_SHADOW: _UsageKind.ValueType  # 6
+    USAGE_KIND_PROBE: _UsageKind.ValueType  # 7
 
 class UsageKind(_UsageKind, metaclass=_UsageKindEnumTypeWrapper):
     """What the tokens were spent on."""
@@ -41,6 +43,8 @@ USAGE_KIND_REPLAY: UsageKind.ValueType  # 2
 USAGE_KIND_CACHE_HIT: UsageKind.ValueType  # 3
 USAGE_KIND_EVALUATION: UsageKind.ValueType  # 4
 USAGE_KIND_TRAINING: UsageKind.ValueType  # 5
+USAGE_KIND_SHADOW: UsageKind.ValueType  # 6
+USAGE_KIND_PROBE: UsageKind.ValueType  # 7
 Global___UsageKind: _TypeAlias = UsageKind  # noqa: Y015
 
 @_typing.final
@@ -57,6 +61,7 @@ class UsageLine(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     OBSERVED_AT_FIELD_NUMBER: _builtins.int
+    AVOIDED_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Derived from the request id and kind: a repeat carries the same one."""
     request_id: _builtins.str
@@ -68,6 +73,10 @@ class UsageLine(_message.Message):
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
     def observed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def avoided(self) -> _common_pb2.Usage:
+        """What a cache hit did not have to generate; priced, but never charged."""
+
     def __init__(
         self,
         *,
@@ -79,10 +88,11 @@ class UsageLine(_message.Message):
         variant: _builtins.str = ...,
         usage: _common_pb2.Usage | None = ...,
         observed_at: _timestamp_pb2.Timestamp | None = ...,
+        avoided: _common_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["avoided", b"avoided", "observed_at", b"observed_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "line_id", b"line_id", "model", b"model", "observed_at", b"observed_at", "request_id", b"request_id", "tenant", b"tenant", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avoided", b"avoided", "kind", b"kind", "line_id", b"line_id", "model", b"model", "observed_at", b"observed_at", "request_id", b"request_id", "tenant", b"tenant", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
