@@ -24,6 +24,8 @@ class Announcement:
         model: The base model that it serves.
         load_tokens: Tokens that its running work may still take.
         adapters: The adapters it has loaded.
+        slots: Generations that it runs at a time; more wait inside it. 0 says nothing.
+        running: Generations that it has, running or waiting.
     """
 
     replica_id: str
@@ -31,6 +33,8 @@ class Announcement:
     model: str
     load_tokens: int
     adapters: Sequence[str] = ()
+    slots: int = 0
+    running: int = 0
 
 
 class DirectoryClient(Protocol):
