@@ -27,17 +27,17 @@ from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 from penstock.v1 import request_pb2 as penstock_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock/v1/admitted.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18penstock/v1/common.proto\x1a\x19penstock/v1/request.proto\"\xe4\x03\n\x0f\x41\x64mittedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.penstock.v1.GenerateRequest\x12\x0f\n\x07variant\x18\x03 \x01(\t\x12\x15\n\rroute_version\x18\x04 \x01(\x04\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cpublished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61\x64mitted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x08\x65ncoding\x18\x08 \x01(\x0e\x32\x15.penstock.v1.Encoding\x12\x1c\n\x0freply_partition\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06stream\x18\n \x01(\x08\x12(\n\x06source\x18\x0b \x01(\x0b\x32\x18.penstock.v1.Coordinates\x12%\n\x07purpose\x18\x0c \x01(\x0e\x32\x14.penstock.v1.Purpose\x12\x19\n\x11origin_request_id\x18\r \x01(\tB\x12\n\x10_reply_partition\"d\n\x0c\x43\x61ncellation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*N\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_PROTOBUF\x10\x01\x12\x11\n\rENCODING_JSON\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock/v1/admitted.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18penstock/v1/common.proto\x1a\x19penstock/v1/request.proto\"\xe4\x03\n\x0f\x41\x64mittedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.penstock.v1.GenerateRequest\x12\x0f\n\x07variant\x18\x03 \x01(\t\x12\x15\n\rroute_version\x18\x04 \x01(\x04\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cpublished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61\x64mitted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x08\x65ncoding\x18\x08 \x01(\x0e\x32\x15.penstock.v1.Encoding\x12\x1c\n\x0freply_partition\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06stream\x18\n \x01(\x08\x12(\n\x06source\x18\x0b \x01(\x0b\x32\x18.penstock.v1.Coordinates\x12%\n\x07purpose\x18\x0c \x01(\x0e\x32\x14.penstock.v1.Purpose\x12\x19\n\x11origin_request_id\x18\r \x01(\tB\x12\n\x10_reply_partition\"\x92\x01\n\x0c\x43\x61ncellation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*N\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_PROTOBUF\x10\x01\x12\x11\n\rENCODING_JSON\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.admitted_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODING']._serialized_start=718
-  _globals['_ENCODING']._serialized_end=796
+  _globals['_ENCODING']._serialized_start=765
+  _globals['_ENCODING']._serialized_end=843
   _globals['_ADMITTEDREQUEST']._serialized_start=130
   _globals['_ADMITTEDREQUEST']._serialized_end=614
-  _globals['_CANCELLATION']._serialized_start=616
-  _globals['_CANCELLATION']._serialized_end=716
+  _globals['_CANCELLATION']._serialized_start=617
+  _globals['_CANCELLATION']._serialized_end=763
 # @@protoc_insertion_point(module_scope)
