@@ -1,0 +1,39 @@
+"""What every replica does when it starts: its number, its address, its logs and metrics."""
+
+from __future__ import annotations
+
+import ray
+
+from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
+from penstock_inference.settings import InferenceSettings
+
+__all__ = ["observe", "rank_of", "reachable"]
+
+log = logger(__name__)
+
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, not bound to
+
+
+def reachable(host: str) -> str:
+    """The address under which pumps on other nodes find what is bound to a host."""
+    # The application is built on one node and runs on others: only there is the address known.
+    return str(ray.util.get_node_ip_address()) if host == EVERY_ADDRESS else host
+
+
+def rank_of(context: object) -> int:
+    """A replica's number among its deployment's; a replica that replaces another takes its own."""
+    rank = getattr(context, "rank", 0)
+    return int(getattr(rank, "rank", rank) or 0)
+
+
+def observe(service: str, settings: InferenceSettings, offset: int) -> None:
+    """Sets up a replica's logs and traces, and serves its metrics at an offset from the port."""
+    configure_logs(service, settings.log_level)
+    configure_traces(service, settings)
+    if settings.metrics_port:
+        port = settings.metrics_port + offset
+        try:
+            serve_metrics(settings.host, port)
+        except OSError as error:
+            # A replica that is being replaced may still hold the port.
+            log.warning("metrics are not served", port=port, error=str(error))
