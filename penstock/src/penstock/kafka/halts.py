@@ -1,0 +1,145 @@
+"""What people are told of a partition that stopped at a limit on dead letters, and its resumption.
+
+The consumer writes these alerts in the transaction that notes the halt beside the position, so an
+alert is there exactly when the partition stands still. Pure.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from penstock.codec import JSON, encode
+from penstock.kafka.limits import Breach
+from penstock.records import Outgoing, Partition
+from penstock.v1 import alert_pb2, control_pb2
+
+__all__ = ["alert_record", "halt_alert", "resume_applies", "resume_command", "resumed_alert"]
+
+RUNBOOK = "docs/runbooks/dead-letters.md"
+
+
+def resume_command(group: str, partition: Partition) -> str:
+    """What to type so that a halted partition goes on."""
+    return (
+        f"penstock consumers resume {group} --topic {partition.topic} "
+        f"--partition {partition.number}"
+    )
+
+
+def halt_alert(
+    *, service: str, group: str, partition: Partition, breach: Breach, now: dt.datetime
+) -> alert_pb2.Alert:
+    """Opens the incident of a partition that stands still. A page: its requests wait.
+
+    Args:
+        service: Who stopped.
+        group: The consumer group.
+        partition: The input partition.
+        breach: Which limit was met, with its figures.
+        now: When it stopped, UTC; `resumed_alert` needs the same instant, to the millisecond.
+    """
+    alert = _alert(service, group, partition, halted_at=now)
+    alert.state = alert_pb2.ALERT_STATE_OPENED
+    alert.severity = alert_pb2.SEVERITY_PAGE
+    alert.title = (
+        f"{service} stopped reading {partition.topic}, partition {partition.number}: "
+        "too many dead letters"
+    )
+    alert.summary = (
+        f"{breach}. Nothing more of the partition is read. Find the cause with "
+        f"`penstock dlq list --service {service}`, mend it, then run: "
+        f"{resume_command(group, partition)}"
+    )
+    alert.labels["limit"] = breach.broken.value
+    alert.labels["dead"] = str(breach.dead)
+    alert.labels["handled"] = str(breach.handled)
+    alert.labels["run"] = str(breach.run)
+    alert.alert_id = f"{alert.incident_id}/opened"
+    return alert
+
+
+def resumed_alert(
+    *,
+    service: str,
+    group: str,
+    partition: Partition,
+    halted_at: dt.datetime,
+    now: dt.datetime,
+    requested_by: str = "",
+) -> alert_pb2.Alert:
+    """Resolves the incident that `halt_alert` opened at `halted_at`."""
+    alert = _alert(service, group, partition, halted_at=halted_at)
+    alert.state = alert_pb2.ALERT_STATE_RESOLVED
+    alert.severity = alert_pb2.SEVERITY_INFO
+    alert.title = f"{service} reads {partition.topic}, partition {partition.number}, again"
+    alert.summary = f"Resumed by {requested_by or 'an operator'}."
+    alert.updated_at.CopyFrom(_timestamp(now))
+    alert.alert_id = f"{alert.incident_id}/resolved"
+    return alert
+
+
+def alert_record(alert: alert_pb2.Alert, topic: str) -> Outgoing:
+    """An alert as the record that people read.
+
+    Args:
+        alert: The alert.
+        topic: The full name of `alerts`.
+    """
+    return encode(
+        alert,
+        topic=topic,
+        key=alert.incident_id,
+        source=alert.service,
+        event_id=alert.alert_id,
+        encoding=JSON,
+    )
+
+
+def resume_applies(
+    resume: control_pb2.Resume, *, group: str, partition: Partition, halted_at_ms: int
+) -> bool:
+    """Whether a command lets a partition go on that stopped at an instant.
+
+    Only a later command counts: `control` keeps old ones, which were for an earlier halt.
+
+    Args:
+        resume: The command.
+        group: The consumer group.
+        partition: The halted partition.
+        halted_at_ms: When it stopped, in milliseconds since 1970, UTC.
+    """
+    return (
+        resume.group == group
+        and resume.topic == partition.topic
+        and (not resume.HasField("partition") or resume.partition == partition.number)
+        and resume.requested_at.ToMilliseconds() > halted_at_ms
+    )
+
+
+def _alert(
+    service: str, group: str, partition: Partition, *, halted_at: dt.datetime
+) -> alert_pb2.Alert:
+    # To the millisecond, as the halt is kept beside the position: both ends find one incident.
+    stamp = Timestamp()
+    stamp.FromMilliseconds(round(halted_at.timestamp() * 1000))
+    where = f"{group}/{partition.topic}/{partition.number}"
+    return alert_pb2.Alert(
+        incident_id=f"dead-letters/{where}/{stamp.ToMilliseconds()}",
+        service=service,
+        labels={
+            "group": group,
+            "topic": partition.topic,
+            "partition": str(partition.number),
+        },
+        runbook=RUNBOOK,
+        opened_at=stamp,
+        updated_at=stamp,
+    )
+
+
+def _timestamp(instant: dt.datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(instant)
+    return stamp

@@ -1,0 +1,185 @@
+"""A consumer stops at a share or a run of dead letters, and at nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.kafka.halts import alert_record, halt_alert, resume_applies, resumed_alert
+from penstock.kafka.limits import Breach, Broken, DeadLetterLimit
+from penstock.records import Partition
+from penstock.v1 import control_pb2
+
+P = Partition("penstock.admitted", 2)
+NOW = dt.datetime(2026, 5, 1, 12, 0, 0, 123_456, tzinfo=dt.UTC)
+BREACH = Breach(Broken.SHARE, dead=150, handled=1000, run=3, max_share=0.1, max_run=20)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    max_share: float
+    window_records: int
+    window_s: float
+    min_count: int
+    max_run: int
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> Settings:
+    window_records = draw(st.integers(1, 12))
+    return Settings(
+        max_share=draw(st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])),
+        window_records=window_records,
+        window_s=draw(st.sampled_from([1.0, 4.0, 1e6])),
+        min_count=draw(st.integers(1, window_records)),
+        max_run=draw(st.integers(1, 8)),
+    )
+
+
+events = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60)
+
+
+@given(settings(), events)
+def test_a_breach_is_what_counting_everything_anew_says(
+    chosen: Settings, steps: list[tuple[bool, int]]
+) -> None:
+    limit = DeadLetterLimit(**dataclasses.asdict(chosen))
+    history: list[tuple[float, bool]] = []
+    now_s = 0.0
+    for dead, wait_s in steps:
+        now_s += wait_s
+        history.append((now_s, dead))
+        recent = history[-chosen.window_records :]
+        window = [d for at, d in recent if at >= now_s - chosen.window_s]
+        run = 0
+        for _, was_dead in reversed(history):
+            if not was_dead:
+                break
+            run += 1
+        share = len(window) >= chosen.min_count and sum(window) > chosen.max_share * len(window)
+        breach = limit.observe(dead, now_s)
+        if run >= chosen.max_run:
+            assert breach is not None
+            assert breach.broken is Broken.RUN
+        elif share:
+            assert breach is not None
+            assert breach.broken is Broken.SHARE
+        else:
+            assert breach is None
+        if breach is not None:
+            assert (breach.dead, breach.handled, breach.run) == (sum(window), len(window), run)
+
+
+@given(events)
+def test_records_that_were_handled_never_stop_a_consumer(steps: list[tuple[bool, int]]) -> None:
+    limit = DeadLetterLimit(max_share=0, min_count=1, max_run=1)
+    assert all(limit.observe(False, float(n)) is None for n, _ in enumerate(steps))
+
+
+def test_a_broken_deploy_costs_no_more_than_the_run() -> None:
+    limit = DeadLetterLimit()
+    for n in range(100_000):
+        assert limit.observe(False, n / 1000) is None
+    stopped = next(n for n in range(1, 1000) if limit.observe(True, 100 + n / 1000) is not None)
+    assert stopped == 20
+
+
+def test_one_in_five_stops_by_its_share_within_half_a_window() -> None:
+    limit = DeadLetterLimit()
+    for n in range(1000):
+        assert limit.observe(False, n / 100) is None
+    breaches = [limit.observe(n % 5 == 0, 10 + n / 100) for n in range(1000)]
+    first = next(n for n, breach in enumerate(breaches) if breach is not None)
+    assert first == 500
+    assert breaches[first] == Breach(Broken.SHARE, 101, 1000, 1, 0.1, 20)
+
+
+def test_one_bad_producer_among_twenty_stops_nothing() -> None:
+    limit = DeadLetterLimit()
+    assert all(limit.observe(n % 20 == 0, n / 50) is None for n in range(20_000))
+
+
+def test_a_slow_partition_forgets() -> None:
+    limit = DeadLetterLimit(min_count=5, max_share=0.3)
+    for n in range(4):
+        limit.observe(True, n)
+    assert limit.observe(False, 4.0) is not None
+    assert limit.observe(False, 4.0 + 601) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_share": 1.1},
+        {"max_share": -0.1},
+        {"min_count": 0},
+        {"min_count": 11, "window_records": 10},
+        {"window_s": 0.0},
+        {"max_run": 0},
+    ],
+    ids=str,
+)
+def test_limits_without_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DeadLetterLimit(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_alert_says_what_happened_and_what_to_type() -> None:
+    alert = halt_alert(service="inference", group="pump", partition=P, breach=BREACH, now=NOW)
+    record = alert_record(alert, "penstock.alerts")
+    shown = json.loads(record.value or b"")
+    assert record.key == b"dead-letters/pump/penstock.admitted/2/1777636800123"
+    assert shown["severity"] == "SEVERITY_PAGE"
+    assert shown["state"] == "ALERT_STATE_OPENED"
+    assert shown["title"].endswith("penstock.admitted, partition 2: too many dead letters")
+    assert "150 of the last 1000 records are dead letters (15%)" in shown["summary"]
+    command = "penstock consumers resume pump --topic penstock.admitted --partition 2"
+    assert shown["summary"].endswith(command)
+    assert shown["runbook"] == "docs/runbooks/dead-letters.md"
+
+
+def test_the_alert_is_resolved_under_its_incident() -> None:
+    opened = halt_alert(service="inference", group="pump", partition=P, breach=BREACH, now=NOW)
+    kept = dt.datetime.fromtimestamp(round(NOW.timestamp() * 1000) / 1000, dt.UTC)
+    resolved = resumed_alert(
+        service="inference",
+        group="pump",
+        partition=P,
+        halted_at=kept,
+        now=NOW + dt.timedelta(minutes=5),
+        requested_by="ada",
+    )
+    assert resolved.incident_id == opened.incident_id
+    assert resolved.alert_id != opened.alert_id
+    assert resolved.opened_at == opened.opened_at
+    assert "ada" in resolved.summary
+
+
+@pytest.mark.parametrize(
+    ("change", "applies"),
+    [
+        ({}, True),
+        ({"partition": 2}, True),
+        ({"partition": 0}, False),
+        ({"group": "other"}, False),
+        ({"topic": "penstock.requests"}, False),
+        ({"after_ms": 0}, False),
+        ({"after_ms": -1}, False),
+    ],
+    ids=str,
+)
+def test_a_command_is_for_its_own_halt_only(change: dict[str, object], applies: bool) -> None:
+    halted_at_ms = 1_777_636_800_123
+    resume = control_pb2.Resume(
+        group=str(change.get("group", "pump")), topic=str(change.get("topic", P.topic))
+    )
+    if "partition" in change:
+        resume.partition = int(str(change["partition"]))
+    resume.requested_at.FromMilliseconds(halted_at_ms + int(str(change.get("after_ms", 1))))
+    found = resume_applies(resume, group="pump", partition=P, halted_at_ms=halted_at_ms)
+    assert found is applies
