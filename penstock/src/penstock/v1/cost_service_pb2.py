@@ -23,21 +23,24 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from penstock.v1 import usage_pb2 as penstock_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epenstock/v1/cost_service.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x0fGetSpendRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x10GetSpendResponse\x12\x11\n\ttotal_usd\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x04\x12\'\n\x06groups\x18\x03 \x03(\x0b\x32\x17.penstock.v1.SpendGroup\"\xa9\x01\n\nSpendGroup\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07variant\x18\x03 \x01(\t\x12\x12\n\namount_usd\x18\x04 \x01(\t\x12\r\n\x05lines\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x04\x12\x16\n\x0eprice_versions\x18\x08 \x03(\t2O\n\x04\x43ost\x12G\n\x08GetSpend\x12\x1c.penstock.v1.GetSpendRequest\x1a\x1d.penstock.v1.GetSpendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epenstock/v1/cost_service.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17penstock/v1/usage.proto\"\x85\x01\n\x0fGetSpendRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaf\x01\n\x10GetSpendResponse\x12\x11\n\ttotal_usd\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x04\x12\'\n\x06groups\x18\x03 \x03(\x0b\x32\x17.penstock.v1.SpendGroup\x12%\n\x05kinds\x18\x04 \x03(\x0b\x32\x16.penstock.v1.KindSpend\x12\x13\n\x0b\x61voided_usd\x18\x05 \x01(\t\x12\x14\n\x0cunbilled_usd\x18\x06 \x01(\t\"\xab\x01\n\tKindSpend\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.penstock.v1.UsageKind\x12\x0e\n\x06\x62illed\x18\x02 \x01(\x08\x12\x12\n\namount_usd\x18\x03 \x01(\t\x12\x13\n\x0b\x61voided_usd\x18\x04 \x01(\t\x12\r\n\x05lines\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x04\"\xfb\x01\n\nSpendGroup\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07variant\x18\x03 \x01(\t\x12\x12\n\namount_usd\x18\x04 \x01(\t\x12\r\n\x05lines\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x04\x12\x16\n\x0eprice_versions\x18\x08 \x03(\t\x12%\n\x05kinds\x18\t \x03(\x0b\x32\x16.penstock.v1.KindSpend\x12\x13\n\x0b\x61voided_usd\x18\n \x01(\t\x12\x14\n\x0cunbilled_usd\x18\x0b \x01(\t2O\n\x04\x43ost\x12G\n\x08GetSpend\x12\x1c.penstock.v1.GetSpendRequest\x1a\x1d.penstock.v1.GetSpendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.cost_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSPENDREQUEST']._serialized_start=81
-  _globals['_GETSPENDREQUEST']._serialized_end=214
-  _globals['_GETSPENDRESPONSE']._serialized_start=216
-  _globals['_GETSPENDRESPONSE']._serialized_end=309
-  _globals['_SPENDGROUP']._serialized_start=312
-  _globals['_SPENDGROUP']._serialized_end=481
-  _globals['_COST']._serialized_start=483
-  _globals['_COST']._serialized_end=562
+  _globals['_GETSPENDREQUEST']._serialized_start=106
+  _globals['_GETSPENDREQUEST']._serialized_end=239
+  _globals['_GETSPENDRESPONSE']._serialized_start=242
+  _globals['_GETSPENDRESPONSE']._serialized_end=417
+  _globals['_KINDSPEND']._serialized_start=420
+  _globals['_KINDSPEND']._serialized_end=591
+  _globals['_SPENDGROUP']._serialized_start=594
+  _globals['_SPENDGROUP']._serialized_end=845
+  _globals['_COST']._serialized_start=847
+  _globals['_COST']._serialized_end=926
 # @@protoc_insertion_point(module_scope)

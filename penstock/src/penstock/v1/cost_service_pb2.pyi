@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from penstock.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -59,28 +60,84 @@ class GetSpendResponse(_message.Message):
     TOTAL_USD_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    AVOIDED_USD_FIELD_NUMBER: _builtins.int
+    UNBILLED_USD_FIELD_NUMBER: _builtins.int
     total_usd: _builtins.str
+    """What tenants are billed."""
     lines: _builtins.int
+    """Billed lines."""
+    avoided_usd: _builtins.str
+    """What cache hits would have cost; in no other amount."""
+    unbilled_usd: _builtins.str
+    """What shadow copies and probes cost the operator; not in `total_usd`."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendGroup]: ...
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindSpend]:
+        """Everything by kind, what nobody is billed for among it."""
+
     def __init__(
         self,
         *,
         total_usd: _builtins.str = ...,
         lines: _builtins.int = ...,
         groups: _abc.Iterable[Global___SpendGroup] | None = ...,
+        kinds: _abc.Iterable[Global___KindSpend] | None = ...,
+        avoided_usd: _builtins.str = ...,
+        unbilled_usd: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "lines", b"lines", "total_usd", b"total_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avoided_usd", b"avoided_usd", "groups", b"groups", "kinds", b"kinds", "lines", b"lines", "total_usd", b"total_usd", "unbilled_usd", b"unbilled_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSpendResponse: _TypeAlias = GetSpendResponse  # noqa: Y015
 
 @_typing.final
+class KindSpend(_message.Message):
+    """The spend on one kind of work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    BILLED_FIELD_NUMBER: _builtins.int
+    AMOUNT_USD_FIELD_NUMBER: _builtins.int
+    AVOIDED_USD_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    kind: _usage_pb2.UsageKind.ValueType
+    billed: _builtins.bool
+    """Whether tenants are billed for it: not for shadow copies and probes."""
+    amount_usd: _builtins.str
+    avoided_usd: _builtins.str
+    lines: _builtins.int
+    prompt_tokens: _builtins.int
+    completion_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: _usage_pb2.UsageKind.ValueType = ...,
+        billed: _builtins.bool = ...,
+        amount_usd: _builtins.str = ...,
+        avoided_usd: _builtins.str = ...,
+        lines: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_usd", b"amount_usd", "avoided_usd", b"avoided_usd", "billed", b"billed", "completion_tokens", b"completion_tokens", "kind", b"kind", "lines", b"lines", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KindSpend: _TypeAlias = KindSpend  # noqa: Y015
+
+@_typing.final
 class SpendGroup(_message.Message):
-    """The spend of one tenant, model and variant."""
+    """The spend of one tenant, model and variant. Amount, lines and tokens count what is billed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -92,6 +149,9 @@ class SpendGroup(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     PRICE_VERSIONS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    AVOIDED_USD_FIELD_NUMBER: _builtins.int
+    UNBILLED_USD_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     model: _builtins.str
     variant: _builtins.str
@@ -99,9 +159,15 @@ class SpendGroup(_message.Message):
     lines: _builtins.int
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
+    avoided_usd: _builtins.str
+    unbilled_usd: _builtins.str
     @_builtins.property
     def price_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The price version that the lines were priced with, newest first."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindSpend]:
+        """Everything by kind, what the tenant is not billed for among it."""
 
     def __init__(
         self,
@@ -114,10 +180,13 @@ class SpendGroup(_message.Message):
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         price_versions: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[Global___KindSpend] | None = ...,
+        avoided_usd: _builtins.str = ...,
+        unbilled_usd: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_usd", b"amount_usd", "completion_tokens", b"completion_tokens", "lines", b"lines", "model", b"model", "price_versions", b"price_versions", "prompt_tokens", b"prompt_tokens", "tenant", b"tenant", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_usd", b"amount_usd", "avoided_usd", b"avoided_usd", "completion_tokens", b"completion_tokens", "kinds", b"kinds", "lines", b"lines", "model", b"model", "price_versions", b"price_versions", "prompt_tokens", b"prompt_tokens", "tenant", b"tenant", "unbilled_usd", b"unbilled_usd", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
