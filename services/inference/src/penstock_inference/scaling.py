@@ -1,0 +1,234 @@
+"""How many engine replicas a base model needs, from the work that lies ahead of them. Pure.
+
+Work is what was admitted and not yet answered: records on Kafka, in the pumps' read-ahead and at
+engines. It does not shrink while a new replica loads, so a decision repeated meanwhile is the
+same decision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "Bounds",
+    "Census",
+    "Decision",
+    "Load",
+    "ScalingState",
+    "Targets",
+    "decide",
+    "total",
+]
+
+GUESSED_TOKENS = 256  # of a request that nobody has read yet, where none was seen before
+RECENT = 2_000  # records that the mix of models is judged by
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Load:
+    """Work ahead.
+
+    Attributes:
+        requests: Admitted and not yet answered.
+        tokens: What their answers may take at most, in tokens.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Targets:
+    """What one replica should have ahead of it, and how patient the scaling is.
+
+    Attributes:
+        requests: Work of one replica, in requests: its slots, or a multiple.
+        tokens: The same in tokens; whichever is more of its target counts.
+        release: Scales down only to as many as would then have at most this share of the target;
+            the band between it and 1 keeps a load that sways from moving anything.
+        up_after_s: How long the work must exceed the target first.
+        down_after_s: How long it must have been below first.
+    """
+
+    requests: int
+    tokens: int
+    release: float = 0.6
+    up_after_s: float = 5.0
+    down_after_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.tokens < 1 or not 0 < self.release <= 1:
+            raise ValueError(f"unusable targets: {self}")
+
+    def replicas_for(self, load: Load, share: float = 1.0) -> int:
+        """How many replicas have at most that share of their target with this load."""
+        need = max(load.requests / self.requests, load.tokens / self.tokens)
+        # A quotient a hair above a whole number is that number.
+        return math.ceil(need / share - 1e-9)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """The fewest and the most replicas."""
+
+    minimum: int
+    maximum: int
+
+    def clip(self, replicas: int) -> int:
+        """The nearest number within."""
+        return min(max(replicas, self.minimum), self.maximum)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScalingState:
+    """What is remembered from one decision to the next.
+
+    Attributes:
+        up_since_s: Since when more replicas were wanted at every look; None where they were not.
+        up_least: The fewest that were wanted since.
+        down_since_s: Since when fewer were enough at every look.
+        down_most: The most that were needed since.
+    """
+
+    up_since_s: float | None = None
+    up_least: int = 0
+    down_since_s: float | None = None
+    down_most: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        replicas: How many there shall be.
+        state: To be given to the next decision.
+        reason: Why, for the log.
+    """
+
+    replicas: int
+    state: ScalingState
+    reason: str
+
+
+def decide(
+    load: Load | None,
+    state: ScalingState,
+    bounds: Bounds,
+    targets: Targets,
+    *,
+    replicas: int,
+    now_s: float,
+) -> Decision:
+    """How many replicas there shall be.
+
+    Up after a short window in which every look wanted more, to the fewest that any look wanted;
+    down after a long window in which every look needed fewer, to the most that any needed. So a
+    change is followed by no other within the window of its direction, and a constant load causes
+    one at most. Where nothing runs, work is not kept waiting.
+
+    Args:
+        load: The work ahead; None where it is not known, which changes nothing.
+        state: Of the last decision.
+        bounds: Never left, whatever the load.
+        targets: What is aimed at.
+        replicas: How many there are or are being started.
+        now_s: Any clock that never goes back, in seconds.
+    """
+    if replicas != bounds.clip(replicas):
+        return Decision(bounds.clip(replicas), ScalingState(), "outside its bounds")
+    if load is None:
+        return Decision(replicas, ScalingState(), "the load is not known")
+    wanted = bounds.clip(targets.replicas_for(load))
+    needed = bounds.clip(targets.replicas_for(load, targets.release))
+    if wanted > replicas:
+        return _up(wanted, state, targets, replicas=replicas, now_s=now_s)
+    if needed < replicas:
+        return _down(needed, state, targets, replicas=replicas, now_s=now_s)
+    return Decision(replicas, ScalingState(), "enough")
+
+
+def _up(
+    wanted: int, state: ScalingState, targets: Targets, *, replicas: int, now_s: float
+) -> Decision:
+    if replicas == 0:
+        return Decision(wanted, ScalingState(), "work, and nothing to do it")
+    since_s, least = now_s, wanted
+    if state.up_since_s is not None:
+        since_s, least = state.up_since_s, min(wanted, state.up_least)
+    if now_s - since_s >= targets.up_after_s:
+        return Decision(least, ScalingState(), "more work than the target")
+    waiting = ScalingState(up_since_s=since_s, up_least=least)
+    return Decision(replicas, waiting, "more work than the target, for a moment so far")
+
+
+def _down(
+    needed: int, state: ScalingState, targets: Targets, *, replicas: int, now_s: float
+) -> Decision:
+    since_s, most = now_s, needed
+    if state.down_since_s is not None:
+        since_s, most = state.down_since_s, max(needed, state.down_most)
+    if now_s - since_s >= targets.down_after_s:
+        return Decision(most, ScalingState(), "less work than the target")
+    waiting = ScalingState(down_since_s=since_s, down_most=most)
+    return Decision(replicas, waiting, "less work than the target, for a while so far")
+
+
+def total(loads: Iterable[Load]) -> Load:
+    """The loads together."""
+    requests = tokens = 0
+    for load in loads:
+        requests += load.requests
+        tokens += load.tokens
+    return Load(requests, tokens)
+
+
+class Census:
+    """What a pump has to do, per base model, and what it may expect of records it has not read.
+
+    Args:
+        models: The base models that are served; unread work is theirs before any was seen.
+    """
+
+    def __init__(self, models: Iterable[str]) -> None:
+        self._present = {model: [0, 0] for model in models}
+        # What was read lately, halved as it fills: the nearest guess at what comes next.
+        self._recent = {model: [0.0, 0.0] for model in self._present}
+
+    def enter(self, model: str, tokens: int) -> None:
+        """A record was read whose work is a base model's; tokens are its answer's bound."""
+        present = self._present.setdefault(model, [0, 0])
+        present[0] += 1
+        present[1] += tokens
+        recent = self._recent.setdefault(model, [0.0, 0.0])
+        recent[0] += 1
+        recent[1] += tokens
+        if sum(count for count, _ in self._recent.values()) >= RECENT:
+            for seen in self._recent.values():
+                seen[0] /= 2
+                seen[1] /= 2
+
+    def leave(self, model: str, tokens: int) -> None:
+        """Work that entered with these values has ended here, however it ended."""
+        present = self._present[model]
+        present[0] -= 1
+        present[1] -= tokens
+
+    def report(self, unread: int) -> Mapping[str, Load]:
+        """The work per base model, with records on Kafka shared out as the last ones were.
+
+        Args:
+            unread: Records of this pump's partitions that were not delivered yet.
+        """
+        seen = sum(count for count, _ in self._recent.values())
+        report = {}
+        for model, (requests, tokens) in self._present.items():
+            count, recent_tokens = self._recent[model]
+            share = count / seen if seen else 1 / len(self._present)
+            mean = recent_tokens / count if count else GUESSED_TOKENS
+            # Rounded up: a single record left on Kafka is work too.
+            ahead = math.ceil(unread * share) if share else 0
+            report[model] = Load(requests + ahead, tokens + round(ahead * mean))
+        return report
