@@ -25,19 +25,21 @@ _sym_db = _symbol_database.Default()
 from penstock.v1 import request_pb2 as penstock_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penstock/v1/route.proto\x12\x0bpenstock.v1\x1a\x19penstock/v1/request.proto\"1\n\x0ePromptTemplate\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06system\x18\x02 \x01(\t\"\xc3\x01\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x03 \x01(\t\x12\x1f\n\x17prompt_template_version\x18\x04 \x01(\t\x12\x31\n\x08\x64\x65\x66\x61ults\x18\x05 \x01(\x0b\x32\x1f.penstock.v1.SamplingParameters\x12\x0e\n\x06weight\x18\x06 \x01(\r\x12!\n\x05stage\x18\x07 \x01(\x0e\x32\x12.penstock.v1.Stage\"\x86\x01\n\x05Route\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12&\n\x08variants\x18\x03 \x03(\x0b\x32\x14.penstock.v1.Variant\x12\x35\n\x10prompt_templates\x18\x04 \x03(\x0b\x32\x1b.penstock.v1.PromptTemplate*Y\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_CHAMPION\x10\x01\x12\x13\n\x0fSTAGE_CANDIDATE\x10\x02\x12\x10\n\x0cSTAGE_SHADOW\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penstock/v1/route.proto\x12\x0bpenstock.v1\x1a\x19penstock/v1/request.proto\"1\n\x0ePromptTemplate\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06system\x18\x02 \x01(\t\"\xc3\x01\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x03 \x01(\t\x12\x1f\n\x17prompt_template_version\x18\x04 \x01(\t\x12\x31\n\x08\x64\x65\x66\x61ults\x18\x05 \x01(\x0b\x32\x1f.penstock.v1.SamplingParameters\x12\x0e\n\x06weight\x18\x06 \x01(\r\x12!\n\x05stage\x18\x07 \x01(\x0e\x32\x12.penstock.v1.Stage\"\xb0\x01\n\x05Route\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12&\n\x08variants\x18\x03 \x03(\x0b\x32\x14.penstock.v1.Variant\x12\x35\n\x10prompt_templates\x18\x04 \x03(\x0b\x32\x1b.penstock.v1.PromptTemplate\x12(\n\tsticky_by\x18\x05 \x01(\x0e\x32\x15.penstock.v1.StickyBy*Y\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_CHAMPION\x10\x01\x12\x13\n\x0fSTAGE_CANDIDATE\x10\x02\x12\x10\n\x0cSTAGE_SHADOW\x10\x03*X\n\x08StickyBy\x12\x19\n\x15STICKY_BY_UNSPECIFIED\x10\x00\x12\x1b\n\x17STICKY_BY_KEY_OR_TENANT\x10\x01\x12\x14\n\x10STICKY_BY_TENANT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.route_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=453
-  _globals['_STAGE']._serialized_end=542
+  _globals['_STAGE']._serialized_start=495
+  _globals['_STAGE']._serialized_end=584
+  _globals['_STICKYBY']._serialized_start=586
+  _globals['_STICKYBY']._serialized_end=674
   _globals['_PROMPTTEMPLATE']._serialized_start=67
   _globals['_PROMPTTEMPLATE']._serialized_end=116
   _globals['_VARIANT']._serialized_start=119
   _globals['_VARIANT']._serialized_end=314
   _globals['_ROUTE']._serialized_start=317
-  _globals['_ROUTE']._serialized_end=451
+  _globals['_ROUTE']._serialized_end=493
 # @@protoc_insertion_point(module_scope)

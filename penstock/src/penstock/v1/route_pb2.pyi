@@ -42,6 +42,34 @@ STAGE_SHADOW: Stage.ValueType  # 3
 """Gets copies; its answers never reach a client."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
+class _StickyBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StickyByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StickyBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STICKY_BY_UNSPECIFIED: _StickyBy.ValueType  # 0
+    """The ordering key, so that a conversation keeps its variant; a request without one stands for
+    itself, so that the shares are right even with a single tenant.
+    """
+    STICKY_BY_KEY_OR_TENANT: _StickyBy.ValueType  # 1
+    """The ordering key, else the tenant."""
+    STICKY_BY_TENANT: _StickyBy.ValueType  # 2
+    """The tenant, whatever the ordering key: all that a tenant sees comes from one variant."""
+
+class StickyBy(_StickyBy, metaclass=_StickyByEnumTypeWrapper):
+    """What keeps its variant from one request to the next."""
+
+STICKY_BY_UNSPECIFIED: StickyBy.ValueType  # 0
+"""The ordering key, so that a conversation keeps its variant; a request without one stands for
+itself, so that the shares are right even with a single tenant.
+"""
+STICKY_BY_KEY_OR_TENANT: StickyBy.ValueType  # 1
+"""The ordering key, else the tenant."""
+STICKY_BY_TENANT: StickyBy.ValueType  # 2
+"""The tenant, whatever the ordering key: all that a tenant sees comes from one variant."""
+Global___StickyBy: _TypeAlias = StickyBy  # noqa: Y015
+
 @_typing.final
 class PromptTemplate(_message.Message):
     """A version of the words that a variant puts before every conversation."""
@@ -89,7 +117,9 @@ class Variant(_message.Message):
     """Name of a LoRA adapter version; empty for the base model alone."""
     prompt_template_version: _builtins.str
     weight: _builtins.int
-    """Share of the traffic, relative to the other variants' weights."""
+    """A champion's or candidate's share of the traffic, relative to the others' weights; of a shadow
+    the percentage of requests that it gets copies of. 0 takes a variant out.
+    """
     stage: Global___Stage.ValueType
     @_builtins.property
     def defaults(self) -> _request_pb2.SamplingParameters: ...
@@ -122,10 +152,12 @@ class Route(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
     PROMPT_TEMPLATES_FIELD_NUMBER: _builtins.int
+    STICKY_BY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name that requests use; the record's key."""
     version: _builtins.int
     """Rises with every change; readers refuse a lower one."""
+    sticky_by: Global___StickyBy.ValueType
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]: ...
     @_builtins.property
@@ -139,10 +171,11 @@ class Route(_message.Message):
         version: _builtins.int = ...,
         variants: _abc.Iterable[Global___Variant] | None = ...,
         prompt_templates: _abc.Iterable[Global___PromptTemplate] | None = ...,
+        sticky_by: Global___StickyBy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_templates", b"prompt_templates", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_templates", b"prompt_templates", "sticky_by", b"sticky_by", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
