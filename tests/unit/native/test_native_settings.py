@@ -51,3 +51,17 @@ def test_control_socket_fits_the_limit_of_the_kernel(depth: int) -> None:
     path = socket_path(Path("/var") / ("d" * depth))
     # supervisord binds "<path>.<pid>" first.
     assert len(os.fsencode(f"{path}.4194304")) <= 107
+
+
+def test_as_many_addresses_as_brokers(tmp_path: Path) -> None:
+    env = {"PENSTOCK_NATIVE_KAFKA_BROKERS": "3", "PENSTOCK_KAFKA_BOOTSTRAP": "127.0.0.1:9092"}
+    with pytest.raises(NativeError, match=r"BROKERS=3, but PENSTOCK_KAFKA_BOOTSTRAP has 1"):
+        Stack(tmp_path, services=("kafka",), env=env)
+
+
+def test_nodes_of_a_cluster_are_services(tmp_path: Path) -> None:
+    addresses = ",".join(f"127.0.0.1:{port}" for port in (9192, 9292, 9392))
+    env = {"PENSTOCK_NATIVE_KAFKA_BROKERS": "3", "PENSTOCK_KAFKA_BOOTSTRAP": addresses}
+    stack = Stack(tmp_path, services=("kafka", "ingest"), env=env)
+    assert stack.services == ("kafka-1", "kafka-2", "kafka-3", "ingest")
+    assert stack.env["PENSTOCK_CLI_REPLICATION_FACTOR"] == "3"

@@ -131,8 +131,8 @@ def _print_states(stack: Stack) -> None:
 
 
 def _ports(stack: Stack, service: str) -> str:
-    if service == "kafka":
-        return stack.env["PENSTOCK_KAFKA_BOOTSTRAP"].rpartition(":")[2]
+    if service in stack.kafka_ports:
+        return str(stack.kafka_ports[service])
     prefix = f"PENSTOCK_{service.upper()}_"
     return " ".join(
         f"{name.removeprefix(prefix).removesuffix('_PORT').lower()}:{stack.env[name]}"

@@ -1,4 +1,6 @@
-"""One Apache Kafka node (KRaft, broker and controller) as a process on loopback.
+"""An Apache Kafka node (KRaft, broker and controller) as a process on loopback.
+
+A node is a cluster of its own unless it is told of others: see `penstock_native.cluster`.
 
 In tests:
 
@@ -14,7 +16,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,22 +38,15 @@ _STOP_TIMEOUT_S = 30.0
 # Settings that differ from Kafka's own defaults, each with its reason.
 _SETTINGS = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": "CLIENT:PLAINTEXT,DOOR:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "CLIENT",
     # A mistyped topic is an error, not a new topic.
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
-    # One node: one replica of everything, its own topics with few partitions.
-    "default.replication.factor": "1",
-    "offsets.topic.replication.factor": "1",
+    # Its own topics with few partitions.
     "offsets.topic.num.partitions": "8",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "8",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
     # No wait for members that might come: a group of one process is complete at once.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
@@ -82,6 +78,37 @@ logger.server.level = INFO
 """
 
 
+@dataclass(frozen=True)
+class Door:
+    """A second listener, for clients that come through something else.
+
+    Attributes:
+        port: Where the node listens.
+        advertised: The port that clients who came by it are told, for all they do next.
+    """
+
+    port: int
+    advertised: int
+
+
+def replicated(nodes: int) -> dict[str, str]:
+    """Return the settings that spread everything over a number of nodes: three copies at most.
+
+    One copy less than all suffices for a write, so that one node may be away.
+    """
+    copies = min(nodes, 3)
+    enough = max(1, copies - 1)
+    return {
+        "default.replication.factor": str(copies),
+        "min.insync.replicas": str(enough),
+        "offsets.topic.replication.factor": str(copies),
+        "transaction.state.log.replication.factor": str(copies),
+        "transaction.state.log.min.isr": str(enough),
+        "share.coordinator.state.topic.replication.factor": str(copies),
+        "share.coordinator.state.topic.min.isr": str(enough),
+    }
+
+
 class KafkaServer:
     """A Kafka node whose data lives in `state_dir` and outlives stops, kills and restarts.
 
@@ -98,12 +125,31 @@ class KafkaServer:
         heap_mib: int = DEFAULT_HEAP_MIB,
         version: str | None = None,
         settings: Mapping[str, str] | None = None,
+        node_id: int = 1,
+        voters: Sequence[str] = (),
+        door: Door | None = None,
     ) -> None:
+        """Describe a node.
+
+        Args:
+            state_dir: Where its data live.
+            port: For clients and other nodes, on loopback.
+            controller_port: For the controllers' quorum.
+            heap_mib: Java's heap.
+            version: Of Apache Kafka; the recorded one unless given.
+            settings: What differs from ours and from Kafka's own.
+            node_id: Its number in the cluster.
+            voters: All nodes of the cluster, as id@host:controller port; none: a cluster of one.
+            door: A second listener.
+        """
         self.state_dir = state_dir.absolute()
         self.port = port or free_port()
         self.controller_port = controller_port or free_port()
         self.heap_mib = heap_mib
         self.version = version or stack_defaults()["KAFKA_VERSION"]
+        self.node_id = node_id
+        self.door = door
+        self._voters = tuple(voters) or (f"{node_id}@{LOOPBACK}:{self.controller_port}",)
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -160,19 +206,36 @@ class KafkaServer:
             StartError: It ended, or did not answer in time; the message names its log.
             JarError: The jars can't be fetched, or differ from their record.
         """
+        self.launch()
+        self.await_up(timeout_s)
+
+    def launch(self) -> None:
+        """Start the node without waiting for it; does nothing when it runs.
+
+        Raises:
+            StartError: One of its ports is taken.
+            JarError: The jars can't be fetched, or differ from their record.
+        """
         if self.pid is not None:
             return
-        for port in (self.port, self.controller_port):
+        for port in (self.port, self.controller_port, *([self.door.port] if self.door else [])):
             if not is_free(port):
                 raise StartError(
                     f"port {port} is taken: stop what listens there, or choose another"
                 )
-        process = spawn(self.prepare(), log=self.log_path)
-        self._process = process
-        wait_until(
-            lambda: process.poll() is not None or kafka_answers(self.port), timeout_s=timeout_s
-        )
-        if process.poll() is not None or not kafka_answers(self.port):
+        self._process = spawn(self.prepare(), log=self.log_path)
+
+    def await_up(self, timeout_s: float = 60.0, nodes: int = 1) -> None:
+        """Block until the node answers and knows of so many live nodes.
+
+        Raises:
+            StartError: It ended, or did not answer in time; the message names its log.
+        """
+
+        def up() -> bool:
+            return self.pid is not None and kafka_answers(self.port, nodes=nodes)
+
+        if not wait_until(lambda: self.pid is None or up(), timeout_s=timeout_s) or not up():
             self.kill()
             tail = self.log_path.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise StartError(f"Kafka did not come up in {timeout_s:g} s; {self.log_path}:\n{tail}")
@@ -214,12 +277,19 @@ class KafkaServer:
         self.stop()
 
     def _properties(self) -> str:
-        client, controller = self.bootstrap, f"{LOOPBACK}:{self.controller_port}"
+        listeners = [f"CLIENT://{self.bootstrap}"]
+        advertised = list(listeners)
+        if self.door is not None:
+            listeners.append(f"DOOR://{LOOPBACK}:{self.door.port}")
+            advertised.append(f"DOOR://{LOOPBACK}:{self.door.advertised}")
+        listeners.append(f"CONTROLLER://{LOOPBACK}:{self.controller_port}")
         settings = {
             **_SETTINGS,
-            "listeners": f"CLIENT://{client},CONTROLLER://{controller}",
-            "advertised.listeners": f"CLIENT://{client}",
-            "controller.quorum.voters": f"1@{controller}",
+            **replicated(len(self._voters)),
+            "node.id": str(self.node_id),
+            "listeners": ",".join(listeners),
+            "advertised.listeners": ",".join(advertised),
+            "controller.quorum.voters": ",".join(self._voters),
             "log.dirs": str(self.state_dir / "data"),
             **self._settings,
         }
@@ -227,7 +297,7 @@ class KafkaServer:
 
     def _format(self, java: list[str], properties: Path) -> None:
         _log.info("formatting the storage of a new Kafka node in %s", self.state_dir)
-        # Any id serves: the cluster has one node, and the id only keeps strange disks out.
+        # Any id serves: all nodes share it, and it only keeps strange disks out.
         cluster = "penstock-native-000000"
         tool = ("kafka.tools.StorageTool", "format")
         result = subprocess.run(  # noqa: S603 - our own command
@@ -247,13 +317,24 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="for clients, on loopback")
     parser.add_argument("--controller-port", type=int, default=0, help="0: a free one")
     parser.add_argument("--heap-mib", type=int, default=DEFAULT_HEAP_MIB, help="Java's heap")
+    parser.add_argument("--node-id", type=int, default=1, help="its number in the cluster")
+    parser.add_argument(
+        "--voters", default="", help="all nodes, as id@host:controller port, separated by commas"
+    )
+    parser.add_argument(
+        "--door", default="", help="a second listener, as port:advertised port; none if left out"
+    )
     options = parser.parse_args()
+    door = Door(*map(int, options.door.split(":"))) if options.door else None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     server = KafkaServer(
         options.state_dir,
         options.port,
         controller_port=options.controller_port,
         heap_mib=options.heap_mib,
+        node_id=options.node_id,
+        voters=options.voters.split(",") if options.voters else (),
+        door=door,
     )
     try:
         command = server.prepare()

@@ -59,8 +59,8 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, every_s: float =
     return True
 
 
-def kafka_answers(port: int, host: str = LOOPBACK) -> bool:
-    """Tell whether a Kafka broker on the port lists at least one live broker in its metadata.
+def kafka_answers(port: int, host: str = LOOPBACK, nodes: int = 1) -> bool:
+    """Tell whether a Kafka broker on the port lists so many live brokers in its metadata.
 
     An open port is not enough: a broker listens before it takes part in its cluster, and
     creating a topic fails until then.
@@ -75,4 +75,4 @@ def kafka_answers(port: int, host: str = LOOPBACK) -> bool:
             answer = connection.makefile("rb").read(16)
     except OSError:
         return False
-    return len(answer) == 16 and struct.unpack(">i", answer[12:])[0] >= 1
+    return len(answer) == 16 and struct.unpack(">i", answer[12:])[0] >= nodes

@@ -5,6 +5,8 @@ In tests and benchmarks:
     with Stack.ephemeral(services=("kafka", "ingest"), env={...}) as stack:
         stack.env["PENSTOCK_KAFKA_BOOTSTRAP"]
         stack.kill("ingest")  # supervisord starts it again
+
+With `brokers=3` Kafka is a cluster, whose nodes are the services kafka-1, kafka-2 and kafka-3.
 """
 
 import importlib.util
@@ -19,11 +21,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Self
 
+from penstock_native.cluster import KAFKA, Node, bootstrap_of, free_nodes, heap_mib, nodes_of
 from penstock_native.errors import NativeError, StartError
+from penstock_native.kafka import Door
 from penstock_native.ports import LOOPBACK, free_port, is_free, kafka_answers, listens, wait_until
 from penstock_native.processes import alive, end, identify, marked, tree
 from penstock_native.settings import ROOT, port_variables, stack_environment
@@ -31,11 +36,12 @@ from penstock_native.supervise import Program, ProgramState, Supervisor
 
 _log = logging.getLogger(__name__)
 
-KAFKA = "kafka"
 SERVICES = ("ingest", "inference", "cost", "drift", "retrain")
 
 # How long a service may take to stop: a pump drains what its engine is answering.
 _STOP_WAIT_S = {KAFKA: 20, "inference": 30}
+# Of several Kafka nodes the last ones can't stop in order: they would wait for a quorum.
+_CLUSTER_STOP_WAIT_S = 5
 _STOP_MARGIN_S = 60
 _MARK = "PENSTOCK_NATIVE_STACK"
 _KAFKA_TIMEOUT_S = 180.0  # a first run fetches the jars
@@ -56,14 +62,17 @@ class Stack:
         *,
         services: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
+        doors: Sequence[Door] = (),
     ) -> None:
         self.env = stack_environment(env)
         chosen = state_dir or Path(self.env["PENSTOCK_NATIVE_STATE_DIR"])
         self.state_dir = (ROOT / chosen).resolve()
-        self.services = tuple(services) if services is not None else (KAFKA, *installed())
-        unknown = set(self.services) - {KAFKA, *SERVICES}
+        wanted = tuple(services) if services is not None else (KAFKA, *installed())
+        unknown = set(wanted) - {KAFKA, *SERVICES}
         if unknown:
             raise NativeError(f"no such service: {', '.join(sorted(unknown))}")
+        self._nodes = self._plan_kafka(doors) if KAFKA in wanted else {}
+        self.services = (*self._nodes, *(name for name in wanted if name != KAFKA))
         self.env[_MARK] = str(self.state_dir)
         self.env["PENSTOCK_NATIVE_STATE_DIR"] = str(self.state_dir)
         if not self.env.get("PENSTOCK_COST_DATABASE_URL"):
@@ -80,19 +89,28 @@ class Stack:
         services: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         *,
+        brokers: int = 1,
+        doors: Sequence[Door] = (),
         ready_timeout_s: float = _READY_TIMEOUT_S,
     ) -> Iterator[Self]:
         """Bring up a stack on free ports with fresh data; take it down and remove it afterwards.
 
         It ends with this process, even when that is killed.
 
+        Args:
+            services: Which ones; all that are installed if left out.
+            env: Settings that differ from `compose/.env`.
+            brokers: Kafka's nodes.
+            doors: One for each node: the services then reach Kafka by what the doors advertise.
+            ready_timeout_s: How long it may take until it is ready.
+
         Raises:
             StartError: It did not come up; the message ends with the log of what failed.
         """
         state_dir = Path(tempfile.mkdtemp(prefix="penstock-"))
         ports = {name: str(free_port()) for name in port_variables()}
-        bootstrap = {"PENSTOCK_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{free_port()}"}
-        stack = cls(state_dir, services=services, env={**ports, **bootstrap, **(env or {})})
+        settings = {**ports, **free_nodes(brokers), **(env or {})}
+        stack = cls(state_dir, services=services, env=settings, doors=doors)
         try:
             stack.up(outlive=False, ready_timeout_s=ready_timeout_s)
             yield stack
@@ -112,11 +130,11 @@ class Stack:
         self._check_ports()
         _log.info("starting supervisord in %s", self.state_dir)
         self._supervisor.launch(self._programs(), self.env, outlive=outlive)
-        if KAFKA in self.services:
+        if self._nodes:
             self._start_kafka()
             self._apply()
         for service in self.services:
-            if service != KAFKA:
+            if service not in self._nodes:
                 self.start(service)
         self._wait_ready(ready_timeout_s)
         return True
@@ -130,7 +148,7 @@ class Stack:
             supervisor = identify(pid)
             _log.info("stopping")
             self._supervisor.shutdown()
-            limit = sum(_STOP_WAIT_S.get(name, 10) for name in self.services) + _STOP_MARGIN_S
+            limit = sum(map(self._stop_wait_s, self.services)) + _STOP_MARGIN_S
             wait_until(lambda: supervisor is None or not alive(supervisor), timeout_s=limit)
         left = processes | marked(_MARK, str(self.state_dir))
         end(left, grace_s=3.0)
@@ -200,41 +218,67 @@ class Stack:
         port = int(self.env.get(f"PENSTOCK_{service.upper()}_METRICS_PORT", 0))
         return port == 0 or listens(port)
 
-    def _kafka_port(self) -> int:
-        return int(self.env["PENSTOCK_KAFKA_BOOTSTRAP"].rpartition(":")[2])
+    @property
+    def kafka_bootstrap(self) -> str:
+        """The addresses of Kafka's nodes themselves, where services come by doors."""
+        return bootstrap_of(list(self._nodes.values()))
+
+    @property
+    def kafka_ports(self) -> dict[str, int]:
+        """The ports of Kafka's nodes, by service."""
+        return {name: node.port for name, node in self._nodes.items()}
+
+    def _plan_kafka(self, doors: Sequence[Door]) -> dict[str, Node]:
+        nodes = nodes_of(self.env)
+        if len(nodes) > 1:
+            self.env.setdefault("PENSTOCK_CLI_REPLICATION_FACTOR", str(min(3, len(nodes))))
+        if doors:
+            nodes = tuple(replace(node, door=door) for node, door in zip(nodes, doors, strict=True))
+            advertised = (f"{LOOPBACK}:{door.advertised}" for door in doors)
+            self.env["PENSTOCK_KAFKA_BOOTSTRAP"] = ",".join(advertised)
+        return {f"{KAFKA}-{node.id}" if len(nodes) > 1 else KAFKA: node for node in nodes}
+
+    def _stop_wait_s(self, name: str) -> int:
+        if name in self._nodes and len(self._nodes) > 1:
+            return _CLUSTER_STOP_WAIT_S
+        return _STOP_WAIT_S.get(name, 10)
 
     def _programs(self) -> list[Program]:
-        kafka_options = {
-            "--state-dir": str(self.state_dir / KAFKA),
-            "--port": str(self._kafka_port()),
-            "--controller-port": self.env["PENSTOCK_NATIVE_CONTROLLER_PORT"],
-            "--heap-mib": self.env["PENSTOCK_NATIVE_KAFKA_HEAP_MIB"],
-        }
-        options = {KAFKA: tuple(chain.from_iterable(kafka_options.items()))}
-        modules = {KAFKA: "penstock_native.kafka"}
         return [
             Program(
                 name,
-                (
-                    sys.executable,
-                    "-m",
-                    modules.get(name, f"penstock_{name}"),
-                    *options.get(name, ()),
-                ),
-                stop_wait_s=_STOP_WAIT_S.get(name, 10),
+                (sys.executable, "-m", *self._command(name)),
+                stop_wait_s=self._stop_wait_s(name),
             )
             for name in self.services
         ]
 
-    def _check_ports(self) -> None:
-        wanted = {
-            name: int(self.env[name])
-            for name in port_variables()
-            if name.split("_")[1].lower() in {*self.services, "native"}
+    def _command(self, name: str) -> tuple[str, ...]:
+        node = self._nodes.get(name)
+        if node is None:
+            return (f"penstock_{name}",)
+        options = {
+            "--state-dir": str(self.state_dir / name),
+            "--port": str(node.port),
+            "--controller-port": str(node.controller_port),
+            "--heap-mib": str(heap_mib(self.env, len(self._nodes))),
+            "--node-id": str(node.id),
+            "--voters": ",".join(each.voter for each in self._nodes.values()),
         }
-        if KAFKA in self.services:
-            wanted["PENSTOCK_KAFKA_BOOTSTRAP"] = self._kafka_port()
-        for name, port in wanted.items():
+        if node.door is not None:
+            options["--door"] = f"{node.door.port}:{node.door.advertised}"
+        return ("penstock_native.kafka", *chain.from_iterable(options.items()))
+
+    def _check_ports(self) -> None:
+        wanted = [
+            (name, int(self.env[name]))
+            for name in port_variables()
+            if name.split("_")[1].lower() in self.services
+        ]
+        for node in self._nodes.values():
+            wanted.append(("PENSTOCK_KAFKA_BOOTSTRAP", node.port))
+            wanted.append(("PENSTOCK_NATIVE_CONTROLLER_PORT", node.controller_port))
+        for name, port in wanted:
             if not is_free(port):
                 raise StartError(
                     f"port {port} ({name}) is taken: stop what listens there, or set {name} "
@@ -242,9 +286,15 @@ class Stack:
                 )
 
     def _start_kafka(self) -> None:
-        _log.info("starting kafka on port %d (a first run fetches it)", self._kafka_port())
-        self.start(KAFKA)
-        self._wait(lambda: kafka_answers(self._kafka_port()), (KAFKA,), _KAFKA_TIMEOUT_S)
+        _log.info("starting kafka on %s (a first run fetches it)", self.kafka_bootstrap)
+        for service in self._nodes:
+            self.start(service)
+        count = len(self._nodes)
+        self._wait(
+            lambda: all(kafka_answers(node.port, nodes=count) for node in self._nodes.values()),
+            tuple(self._nodes),
+            _KAFKA_TIMEOUT_S,
+        )
 
     def _apply(self) -> None:
         self._penstock("topics", "apply")
@@ -272,11 +322,11 @@ class Stack:
             )
 
     def _wait_ready(self, timeout_s: float) -> None:
-        names = [service for service in self.services if service != KAFKA]
+        names = [service for service in self.services if service not in self._nodes]
         if names:
             _log.info("waiting for %s", ", ".join(names))
         self._wait(self.ready, self.services, timeout_s)
-        if {KAFKA, "ingest", "inference"} <= set(self.services):
+        if self._nodes and {"ingest", "inference"} <= set(self.services):
             self._await_answer(timeout_s)
 
     def _await_answer(self, timeout_s: float) -> None:

@@ -1,0 +1,80 @@
+"""Three Kafka nodes: everything is there three times, and two suffice to go on."""
+
+from collections.abc import Iterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from penstock_native.kafka import Door
+from penstock_native.ports import LOOPBACK, free_port, kafka_answers, wait_until
+from penstock_native.stack import Stack
+
+pytestmark = pytest.mark.integration
+
+TOPIC = "penstock.feedback"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    # Nothing stands between: a door that advertises its own port is a listener like the first.
+    ports = [free_port() for _ in range(3)]
+    doors = [Door(port, advertised=port) for port in ports]
+    with Stack.ephemeral(services=("kafka",), brokers=3, doors=doors) as running:
+        yield running
+
+
+async def test_every_topic_has_three_copies(stack: Stack) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap)
+    await admin.start()
+    try:
+        topics = await admin.describe_topics()
+    finally:
+        await admin.close()
+    copies = {topic["topic"]: len(p["replicas"]) for topic in topics for p in topic["partitions"]}
+    assert set(copies.values()) == {3}
+    assert TOPIC in copies
+
+
+async def test_services_come_by_the_doors(stack: Stack) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.env["PENSTOCK_KAFKA_BOOTSTRAP"])
+    await admin.start()
+    try:
+        brokers = (await admin.describe_cluster())["brokers"]
+    finally:
+        await admin.close()
+    addresses = {f"{broker['host']}:{broker['port']}" for broker in brokers}
+    assert addresses == set(stack.env["PENSTOCK_KAFKA_BOOTSTRAP"].split(","))
+    assert not addresses & set(stack.kafka_bootstrap.split(","))
+
+
+async def test_acknowledged_records_survive_the_kill_of_any_node(stack: Stack) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=stack.kafka_bootstrap, acks="all", enable_idempotence=True
+    )
+    await producer.start()
+    try:
+        for node, port in stack.kafka_ports.items():
+            await producer.send_and_wait(TOPIC, f"before {node}".encode(), partition=0)
+            killed = stack.kill(node)
+            await producer.send_and_wait(TOPIC, f"without {node}".encode(), partition=0)
+            assert wait_until(lambda node=node, killed=killed: stack.pid(node) != killed, 30)
+            assert wait_until(lambda port=port: kafka_answers(port, nodes=3), timeout_s=60)
+    finally:
+        await producer.stop()
+    consumer = AIOKafkaConsumer(
+        TOPIC, bootstrap_servers=stack.kafka_bootstrap, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        values = [(await consumer.getone()).value.decode() for _ in range(6)]
+    finally:
+        await consumer.stop()
+    assert values == [
+        f"{when} {node}" for node in stack.kafka_ports for when in ("before", "without")
+    ]
+
+
+def test_node_says_where_it_listens(stack: Stack) -> None:
+    port = stack.kafka_ports["kafka-1"]
+    assert stack.kafka_bootstrap.startswith(f"{LOOPBACK}:{port},")
