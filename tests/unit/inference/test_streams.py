@@ -28,12 +28,18 @@ class Words:
         self.hold: asyncio.Event | None = None
         self.fail = fail
         self.served: list[str] = []
+        self.cancelled: set[str] = set()
+
+    slots = 0
 
     async def start(self) -> None: ...
 
     async def check(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.add(request_id)
 
     async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
         self.running += 1
@@ -43,8 +49,11 @@ class Words:
                 raise self.fail
             for word in ("one", " two", " three") if generation.stream else ():
                 yield Delta(word, 1)
-            if self.hold is not None:
-                await self.hold.wait()
+            while self.hold is not None and not self.hold.is_set():
+                await asyncio.sleep(0.005)
+                if generation.request_id in self.cancelled:
+                    yield Completion("one", Finish.CANCELLED, 2, 1, 0, [-1.0], 0.01)
+                    return
             yield Completion("one two three", Finish.STOP, 2, 3, 0, [-1.0, -3.0, -2.0], 0.01)
         finally:
             self.running -= 1

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 import grpc
 
 from penstock.errors import PenstockError, Unavailable
 from penstock.telemetry import logger
-from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
+from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc
 from penstock_inference import metrics
 from penstock_inference.errors import EngineLost
-from penstock_inference.generation import Delta, Engine
-from penstock_inference.wire import failure_of, generation_of, result_of
+from penstock_inference.generation import (
+    AdapterHost,
+    Completion,
+    Delta,
+    DirectEngine,
+    Engine,
+    Generation,
+)
+from penstock_inference.wire import generation_of, write_result
 
 __all__ = ["READY", "EngineServicer"]
 
@@ -30,18 +38,44 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
     """Runs the work of every pump that dialled this replica.
 
     A stream that ends takes its work with it: the pump runs it again elsewhere, so what goes on
-    here would be paid for twice.
+    here would be paid for twice. An engine that is lost ends all streams.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._direct = engine if isinstance(engine, DirectEngine) else None
+        self._host = engine if isinstance(engine, AdapterHost) else None
+        self._streams: set[_Stream] = set()
         self._load_tokens = 0
+        self._running = 0
+        self._by_adapter: Counter[str] = Counter()
         self.lost = False
+        metrics.RUNNING.set_function(lambda: self._running)
 
     @property
     def load_tokens(self) -> int:
         """Tokens that the running work may still take, at most."""
         return self._load_tokens
+
+    @property
+    def running(self) -> int:
+        """Generations that the engine has, running or waiting."""
+        return self._running
+
+    @property
+    def slots(self) -> int:
+        """Generations that the engine runs at a time; 0: as many as come."""
+        return self._engine.slots
+
+    @property
+    def adapters(self) -> Collection[str]:
+        """The adapters that work may be sent for."""
+        return self._host.adapters if self._host is not None else ()
+
+    @property
+    def adapters_in_use(self) -> Collection[str]:
+        """The adapters that running work answers through."""
+        return self._by_adapter.keys()
 
     async def Work(  # noqa: N802 - gRPC names it
         self,
@@ -54,69 +88,145 @@ class EngineServicer(engine_service_pb2_grpc.EngineServicer):
         # Only this tells the pump that work may come: a port that listens says nothing.
         await context.send_initial_metadata(((READY, "1"),))
         stream = _Stream(self)
+        self._streams.add(stream)
         reader = asyncio.create_task(stream.read(request_iterator))
         try:
-            while (events := await stream.next_events()) is not None:
-                yield engine_service_pb2.WorkResponse(events=events)
+            while (response := await stream.next_response()) is not None:
+                yield response
         finally:
+            self._streams.discard(stream)
             reader.cancel()
-            stream.cancel_all()
+            stream.drop_all()
 
-    async def run(self, item: engine_service_pb2.WorkItem, stream: _Stream) -> None:
-        """Does one piece of work and puts its events on the stream."""
-        request_id = item.request.request_id
-        tokens = item.request.request.sampling.max_tokens
-        self._load_tokens += tokens
-        metrics.RUNNING.inc()
-        started = time.monotonic()
+    def begin(self, work: _Work, item: engine_service_pb2.WorkItem) -> None:
+        """Hands work to the engine; whatever goes wrong with it becomes its result."""
+        self._running += 1
+        self._load_tokens += work.tokens
+        if work.adapter:
+            self._by_adapter[work.adapter] += 1
         try:
-            result = await self._generate(item, stream, started)
-        except EngineLost as error:
-            # No result: the pump runs the work again on an engine that lives.
-            log.error("the engine is lost", reason=str(error))
-            self.lost = True
-            stream.end()
-            return
-        except PenstockError as error:
-            result = failure_of(error)
-        except Exception as error:
-            log.exception("generation failed", request_id=request_id)
-            result = failure_of(Unavailable(f"the engine failed: {type(error).__name__}"))
-        finally:
-            self._load_tokens -= tokens
-            metrics.RUNNING.dec()
-        stream.put(
-            engine_service_pb2.WorkEvent(request_id=request_id, work_id=item.work_id, result=result)
-        )
-
-    async def _generate(
-        self, item: engine_service_pb2.WorkItem, stream: _Stream, started: float
-    ) -> engine_service_pb2.WorkResult:
-        request_id = item.request.request_id
-        index, crc = 0, 0
-        # Under the work's own id: another run of the request may still be leaving the engine.
-        generation = dataclasses.replace(generation_of(item.request), request_id=item.work_id)
-        async for event in self._engine.generate(generation):
-            if isinstance(event, Delta):
-                crc = zlib.crc32(event.text.encode(), crc)
-                chunk = response_pb2.TokenChunk(
-                    request_id=request_id,
-                    attempt=item.attempt,
-                    index=index,
-                    tokens=event.tokens,
-                    text=event.text,
-                    text_crc32=crc,
-                )
-                index += event.tokens
-                stream.put(
-                    engine_service_pb2.WorkEvent(
-                        request_id=request_id, work_id=item.work_id, chunk=chunk
-                    )
-                )
+            if work.adapter and work.adapter not in self.adapters:
+                raise Unavailable(f"this engine has not loaded the adapter {work.adapter}")
+            generation = generation_of(item)
+            if self._direct is not None:
+                self._direct.begin(generation, work.take)
             else:
-                metrics.GENERATED_TOKENS.inc(event.completion_tokens)
-                return result_of(event, time.monotonic() - started)
-        raise Unavailable("the engine ended the generation without an answer")
+                work.task = asyncio.create_task(self._iterate(generation, work))
+                work.task.add_done_callback(work.dropped)
+        except Exception as error:  # noqa: BLE001 - one item must not end the stream
+            work.take(error)
+
+    async def _iterate(self, generation: Generation, work: _Work) -> None:
+        try:
+            async for event in self._engine.generate(generation):
+                work.take(event)
+        except Exception as error:  # noqa: BLE001 - told apart where it is taken
+            work.take(error)
+        else:
+            if not work.done:
+                work.take(Unavailable("the engine ended the generation without an answer"))
+
+    def ended(self, work: _Work) -> None:
+        """Gives back what `begin` counted."""
+        self._running -= 1
+        self._load_tokens -= work.tokens
+        if work.adapter:
+            self._by_adapter[work.adapter] -= 1
+            if not self._by_adapter[work.adapter]:
+                del self._by_adapter[work.adapter]
+
+    def cancel(self, work: _Work) -> None:
+        """Ends work by a result that says what it used."""
+        self._engine.cancel(work.work_id)
+
+    def lose(self, reason: EngineLost) -> None:
+        """Ends all streams, so that pumps run their work again elsewhere."""
+        if not self.lost:
+            log.error("the engine is lost", reason=str(reason))
+        self.lost = True
+        for stream in self._streams:
+            stream.end()
+
+
+class _Work:
+    """One work item, from its start to its result."""
+
+    __slots__ = (
+        "_crc",
+        "_index",
+        "_servicer",
+        "_started",
+        "_stream",
+        "adapter",
+        "attempt",
+        "done",
+        "request_id",
+        "task",
+        "tokens",
+        "work_id",
+    )
+
+    def __init__(
+        self, item: engine_service_pb2.WorkItem, servicer: EngineServicer, stream: _Stream
+    ) -> None:
+        request = item.request
+        self.request_id = request.request_id
+        self.tokens = request.request.sampling.max_tokens
+        self.work_id = item.work_id
+        self.attempt = item.attempt
+        self.adapter = item.adapter
+        self.done = False
+        self.task: asyncio.Task[None] | None = None
+        self._servicer = servicer
+        self._stream = stream
+        self._started = time.monotonic()
+        self._index = 0
+        self._crc = 0
+
+    def take(self, event: Delta | Completion | Exception) -> None:
+        """Puts what the engine said on the stream."""
+        if self.done:
+            return
+        if isinstance(event, Delta):
+            self._write_chunk(event)
+            return
+        if isinstance(event, EngineLost):
+            # No result: the pump runs the work again on an engine that lives.
+            self.dropped()
+            self._servicer.lose(event)
+            return
+        self.dropped()
+        result = self._stream.add(self).result
+        if isinstance(event, Completion):
+            metrics.GENERATED_TOKENS.inc(event.completion_tokens)
+            write_result(result, event, time.monotonic() - self._started)
+        else:
+            result.error.CopyFrom(self._error_of(event).to_proto())
+
+    def dropped(self, _: Any = None) -> None:
+        """Ends the work without a result; also a task's callback."""
+        if not self.done:
+            self.done = True
+            self._stream.forget(self)
+            self._servicer.ended(self)
+
+    def _error_of(self, error: Exception) -> PenstockError:
+        if isinstance(error, PenstockError):
+            return error
+        log.error("generation failed", request_id=self.request_id, exc_info=error)
+        # The text of an unforeseen error may hold the prompt. Another run may go well.
+        return Unavailable(f"the engine failed: {type(error).__name__}")
+
+    def _write_chunk(self, delta: Delta) -> None:
+        self._crc = zlib.crc32(delta.text.encode(), self._crc)
+        chunk = self._stream.add(self).chunk
+        chunk.request_id = self.request_id
+        chunk.attempt = self.attempt
+        chunk.index = self._index
+        chunk.tokens = delta.tokens
+        chunk.text = delta.text
+        chunk.text_crc32 = self._crc
+        self._index += delta.tokens
 
 
 class _Stream:
@@ -124,42 +234,53 @@ class _Stream:
 
     def __init__(self, servicer: EngineServicer) -> None:
         self._servicer = servicer
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._events: asyncio.Queue[engine_service_pb2.WorkEvent | None] = asyncio.Queue()
+        self._work: dict[str, _Work] = {}
+        # Messages are filled in place: to build events apart would copy each of them twice.
+        self._outbox: deque[engine_service_pb2.WorkResponse] = deque()
+        self._filled = asyncio.Event()
+        self._ended = False
 
-    def put(self, event: engine_service_pb2.WorkEvent) -> None:
-        self._events.put_nowait(event)
+    def add(self, work: _Work) -> engine_service_pb2.WorkEvent:
+        """An event to fill in before anything else runs."""
+        if not self._outbox or len(self._outbox[-1].events) >= EVENTS_PER_MESSAGE:
+            self._outbox.append(engine_service_pb2.WorkResponse())
+        self._filled.set()
+        return self._outbox[-1].events.add(request_id=work.request_id, work_id=work.work_id)
 
     def end(self) -> None:
         """Ends the stream, which tells the pump that its work here is lost."""
-        self._events.put_nowait(None)
+        self._ended = True
+        self._filled.set()
 
     async def read(self, requests: AsyncIterator[engine_service_pb2.WorkRequest]) -> None:
+        """Takes in what the pump sends, until it ends the stream."""
         try:
             async for request in requests:
                 for item in request.start:
-                    self._start(item)
+                    work = self._work[item.work_id] = _Work(item, self._servicer, self)
+                    self._servicer.begin(work, item)
                 for work_id in request.cancel:
-                    if task := self._tasks.get(work_id):
-                        task.cancel()
+                    if found := self._work.get(work_id):
+                        self._servicer.cancel(found)
         finally:
-            self._events.put_nowait(None)
+            self.end()
 
-    def _start(self, item: engine_service_pb2.WorkItem) -> None:
-        task = self._tasks[item.work_id] = asyncio.create_task(self._servicer.run(item, self))
-        task.add_done_callback(lambda _: self._tasks.pop(item.work_id, None))
+    def forget(self, work: _Work) -> None:
+        """Work that is done cannot be cancelled any more."""
+        self._work.pop(work.work_id, None)
 
-    async def next_events(self) -> list[engine_service_pb2.WorkEvent] | None:
-        """What has happened, at least one event; None when the pump ended the stream."""
-        event = await self._events.get()
-        events = []
-        while event is not None:
-            events.append(event)
-            if self._events.empty() or len(events) == EVENTS_PER_MESSAGE:
-                return events
-            event = self._events.get_nowait()
-        return None
+    async def next_response(self) -> engine_service_pb2.WorkResponse | None:
+        """What has happened, at least one event; None when the stream ended."""
+        await self._filled.wait()
+        response = self._outbox.popleft() if self._outbox else None
+        if not self._outbox and not self._ended:
+            self._filled.clear()
+        return response
 
-    def cancel_all(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
+    def drop_all(self) -> None:
+        """Ends what still runs; nobody wants to know how far it came."""
+        for work in list(self._work.values()):
+            if work.task is not None:
+                work.task.cancel()
+            else:
+                self._servicer.cancel(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EngineLost", "EngineUnusable"]
+__all__ = ["AdapterUnusable", "EngineLost", "EngineUnusable"]
 
 
 class EngineLost(Exception):
@@ -11,3 +11,7 @@ class EngineLost(Exception):
 
 class EngineUnusable(Exception):
     """The model cannot be served with these settings; the message says what to change."""
+
+
+class AdapterUnusable(Exception):
+    """An adapter cannot be served here; the message says what to change. The engine goes on."""

@@ -12,16 +12,20 @@ __all__ = ["conversation"]
 def conversation(generation: Generation) -> list[dict[str, str]]:
     """The turns to render; empty where the prompt is to be continued as it is.
 
-    Passages become a turn of their own before the last user turn. A prompt with passages is
-    rendered as a conversation too, since there is no other place for them.
+    Passages become a turn of their own before the last user turn; the variant's system prompt
+    stands before everything. A prompt with either is rendered as a conversation too, since there is
+    no other place for them.
     """
     turns = [{"role": m.role, "content": m.content} for m in generation.messages]
-    if not generation.passages:
+    if not generation.passages and not generation.system_prompt:
         return turns
     if not turns:
         turns = [{"role": "user", "content": generation.prompt}]
-    last_user = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=0)
-    turns.insert(last_user, {"role": "system", "content": _rendered(generation.passages)})
+    if generation.passages:
+        last_user = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=0)
+        turns.insert(last_user, {"role": "system", "content": _rendered(generation.passages)})
+    if generation.system_prompt:
+        turns.insert(0, {"role": "system", "content": generation.system_prompt})
     return turns
 
 

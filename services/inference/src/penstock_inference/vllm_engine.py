@@ -24,6 +24,7 @@ log = logger(__name__)
 
 CHECK_S = 60.0  # a check that takes longer means that generation stands still
 STALLED_S = 600.0  # longer than any answer of a full batch should take
+ABORT_AGAIN_S = 0.02
 LONG_PROMPT_CHARS = 20_000  # tokenised in a thread, so that the streams go on
 
 
@@ -37,6 +38,13 @@ class VllmEngine:
         self._context = 0
         self._running = 0
         self._last_output = 0.0
+        self._live: set[str] = set()
+        self._cancelling: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def slots(self) -> int:
+        """See `Engine`."""
+        return self._settings.max_running
 
     async def start(self) -> None:
         """See `Engine`. Takes half a minute or more: imports, weights, compilation, one answer."""
@@ -80,8 +88,18 @@ class VllmEngine:
 
     async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
         """See `Engine`."""
-        tokens = await self._tokenize(generation)
-        self._refuse_unfit(generation, len(tokens))
+        self._live.add(generation.request_id)
+        try:
+            tokens = await self._tokenize(generation)
+            self._refuse_unfit(generation, len(tokens))
+            async for event in self._answer(generation, tokens):
+                yield event
+        finally:
+            self._live.discard(generation.request_id)
+
+    async def _answer(
+        self, generation: Generation, tokens: Sequence[int]
+    ) -> AsyncIterator[Delta | Completion]:
         started = time.monotonic()
         logprobs: list[float] = []
         text: list[str] = []
@@ -102,7 +120,8 @@ class VllmEngine:
                 yield Completion(
                     text="".join(text),
                     finish=_FINISH[piece.finish_reason],
-                    prompt_tokens=len(tokens),
+                    # Cancelled before the first token: nothing says that the prompt was read.
+                    prompt_tokens=len(tokens) if count else 0,
                     completion_tokens=count,
                     cached_prompt_tokens=output.num_cached_tokens or 0,
                     log_probabilities=logprobs,
@@ -133,6 +152,20 @@ class VllmEngine:
             raise InvalidRequest(f"the engine refuses the request: {error}", field=field) from error
         finally:
             self._running -= 1
+
+    def cancel(self, request_id: str) -> None:
+        """See `Engine`."""
+        if request_id in self._live and request_id not in self._cancelling:
+            task = self._cancelling[request_id] = asyncio.create_task(self._abort(request_id))
+            task.add_done_callback(lambda _: self._cancelling.pop(request_id, None))
+
+    async def _abort(self, request_id: str) -> None:
+        # Aborted from outside, vLLM ends the iteration with an output of what it had; aborted by
+        # cancelling the iteration, it tells nothing. Before the request is registered there, an
+        # abort has no effect: hence again.
+        while request_id in self._live:
+            await self._llm.abort(request_id)
+            await asyncio.sleep(ABORT_AGAIN_S)
 
     async def check(self) -> None:
         """See `Engine`: generates a token when idle; work under way has to make progress."""
@@ -230,7 +263,7 @@ class VllmEngine:
         )
 
 
-_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
+_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.CANCELLED}
 
 
 def _first_token_s(output: Any, measured_s: float) -> float:

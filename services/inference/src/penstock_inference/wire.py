@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from google.protobuf import json_format
 
-from penstock.errors import PenstockError
-from penstock.v1 import admitted_pb2, common_pb2, engine_service_pb2, response_pb2
+from penstock.errors import Code, PenstockError
+from penstock.v1 import engine_service_pb2, response_pb2
 from penstock_inference.generation import Completion, Finish, Generation, Message, Passage
 
-__all__ = ["failure_of", "generation_of", "result_of"]
+__all__ = ["failure_of", "generation_of", "write_result"]
 
 _FINISH = {
     Finish.STOP: response_pb2.FINISH_REASON_STOP,
     Finish.LENGTH: response_pb2.FINISH_REASON_LENGTH,
+    Finish.CANCELLED: response_pb2.FINISH_REASON_ABORTED,
 }
 
 
-def generation_of(admitted: admitted_pb2.AdmittedRequest) -> Generation:
-    """The work that an admitted request stands for; admission has filled in every default."""
+def generation_of(item: engine_service_pb2.WorkItem) -> Generation:
+    """The generation that a work item stands for; admission has filled in every default."""
+    admitted = item.request
     request = admitted.request
     sampling = request.sampling
     return Generation(
-        request_id=admitted.request_id,
+        # The work's own id: another run of the request may still be leaving the engine.
+        request_id=item.work_id,
         messages=tuple(Message(m.role, m.content) for m in request.messages),
         prompt=request.prompt,
         passages=tuple(Passage(c.id or c.source, c.text) for c in request.contexts),
@@ -40,29 +43,34 @@ def generation_of(admitted: admitted_pb2.AdmittedRequest) -> Generation:
         ),
         priority=request.priority,
         stream=admitted.stream,
+        adapter=item.adapter,
+        system_prompt=item.system_prompt,
+        cache_salt=item.cache_salt,
+        attempt=item.attempt,
     )
 
 
-def result_of(completion: Completion, generation_s: float) -> engine_service_pb2.WorkResult:
-    """An answer as it goes back to the pump."""
-    drawn = completion.log_probabilities
-    summary = response_pb2.LogProbabilitySummary(
-        mean=sum(drawn) / len(drawn) if drawn else 0.0,
-        minimum=min(drawn, default=0.0),
-        tokens=len(drawn),
-    )
-    return engine_service_pb2.WorkResult(
-        text=completion.text,
-        finish_reason=_FINISH[completion.finish],
-        usage=common_pb2.Usage(
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            cached_prompt_tokens=completion.cached_prompt_tokens,
-        ),
-        log_probabilities=summary if drawn else None,
-        first_token_s=completion.first_token_s,
-        generation_s=generation_s,
-    )
+def write_result(
+    result: engine_service_pb2.WorkResult, completion: Completion, generation_s: float
+) -> None:
+    """Fills in how a generation ended. One that was cancelled has usage and an error, no text."""
+    result.finish_reason = _FINISH[completion.finish]
+    result.generation_s = generation_s
+    result.first_token_s = completion.first_token_s
+    usage = result.usage
+    usage.prompt_tokens = completion.prompt_tokens
+    usage.completion_tokens = completion.completion_tokens
+    usage.cached_prompt_tokens = completion.cached_prompt_tokens
+    if completion.finish is Finish.CANCELLED:
+        result.error.code = Code.ERROR_CODE_CANCELLED
+        result.error.message = "the request was cancelled before its answer was complete"
+        return
+    result.text = completion.text
+    if drawn := completion.log_probabilities:
+        summary = result.log_probabilities
+        summary.mean = sum(drawn) / len(drawn)
+        summary.minimum = min(drawn)
+        summary.tokens = len(drawn)
 
 
 def failure_of(error: PenstockError) -> engine_service_pb2.WorkResult:
