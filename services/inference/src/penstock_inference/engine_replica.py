@@ -34,6 +34,9 @@ def make_engine(settings: InferenceSettings) -> Engine:
             first_token_s=settings.scripted_first_token_s,
             token_s=settings.scripted_token_s,
             max_tokens=settings.scripted_tokens,
+            slots=settings.scripted_slots,
+            diverge=settings.scripted_diverge,
+            poison=settings.scripted_poison,
         )
     from penstock_inference.vllm_engine import VllmEngine
 

@@ -41,6 +41,17 @@ class InferenceSettings(Settings):
         0.9, gt=0, le=1, description="Share of a GPU's memory that vLLM takes."
     )
     max_running: int = Field(128, ge=1, description="Sequences that one engine runs at a time.")
+    adapters_dir: str = Field(
+        "", description="Where LoRA adapters lie, a sub-directory for each; empty serves none."
+    )
+    max_loras: int = Field(4, ge=1, description="Adapters that one batch may mix.")
+    max_lora_rank: int = Field(
+        16, ge=1, le=512, description="The highest rank of an adapter; memory is kept for it."
+    )
+    max_cpu_loras: int = Field(8, ge=1, description="Adapters loaded at a time; >= max_loras.")
+    adapter_idle_s: float = Field(
+        60, ge=0, description="An adapter that no route names is unloaded when idle for so long."
+    )
     engine_replicas: int = Field(1, ge=1, description="Engine replicas.")
     engine_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for an engine.")
     engine_gpus: float = Field(0, ge=0, description="GPUs that Ray reserves for an engine.")
@@ -61,6 +72,15 @@ class InferenceSettings(Settings):
     scripted_first_token_s: float = Field(0.05, ge=0, description="Scripted: time to first token.")
     scripted_token_s: float = Field(0.0, ge=0, description="Scripted: time per further token.")
     scripted_tokens: int = Field(16, ge=1, description="Scripted: tokens per answer at most.")
+    scripted_slots: int = Field(
+        0, ge=0, description="Scripted: generations at a time; 0 takes as many as come."
+    )
+    scripted_diverge: float = Field(
+        0, ge=0, le=1, description="Scripted: share of runs begun again that say something else."
+    )
+    scripted_poison: str = Field(
+        "", description="Scripted: a prompt that holds this text kills the engine. Empty: none."
+    )
 
     def check_model(self) -> None:
         """Looks whether there is a model to load, before anything slow begins.
