@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "CACHE_BYTES",
+    "CACHE_LOOKUPS",
     "CHUNKS_DROPPED",
     "GENERATED_TOKENS",
     "IN_FLIGHT",
@@ -34,4 +36,13 @@ LATENCY_SECONDS = Histogram(
     "penstock_pump_latency_seconds",
     "Seconds from publication to the terminal record, answered requests.",
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+CACHE_LOOKUPS = Counter(
+    "penstock_pump_cache_lookups_total",
+    "Requests looked up in the answer caches: exact (the same question was there), similar (one "
+    "much like it), or miss.",
+    ("outcome",),
+)
+CACHE_BYTES = Gauge(
+    "penstock_pump_cache_bytes", "What the answer caches take: exact or similar.", ("cache",)
 )

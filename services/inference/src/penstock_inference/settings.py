@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import Settings, SettingsError
@@ -65,6 +65,20 @@ class InferenceSettings(Settings):
     max_attempts: int = Field(
         5, ge=1, description="Times that work is begun again after an engine was lost."
     )
+    cache_mib: int = Field(
+        64, ge=0, description="Answers that a pump keeps for the same question, in MiB; 0: none."
+    )
+    cache_ttl_s: float = Field(3600, gt=0, description="How long a kept answer stands.")
+    semantic_cache_mib: int = Field(
+        0, ge=0, description="The same for similar questions; above 0 it needs a threshold."
+    )
+    semantic_cache_threshold: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        validate_default=True,
+        description="Least cosine of a similar question: `penstock cache calibrate` finds it.",
+    )
     drain_s: float = Field(20, ge=0, description="What work under way may take at shutdown.")
     ray_address: str = Field("", description="A Ray cluster to join; empty starts one.")
     ray_temp_dir: str = Field("", description="Ray's own files; empty takes Ray's default.")
@@ -81,6 +95,16 @@ class InferenceSettings(Settings):
     scripted_poison: str = Field(
         "", description="Scripted: a prompt that holds this text kills the engine. Empty: none."
     )
+
+    @field_validator("semantic_cache_threshold")
+    @classmethod
+    def _calibrated(cls, threshold: float | None, info: ValidationInfo) -> float | None:
+        # No default would be right: how alike is alike enough depends on what is asked.
+        if threshold is None and info.data.get("semantic_cache_mib"):
+            raise ValueError(
+                "the semantic cache is on and needs it; find it with `penstock cache calibrate`"
+            )
+        return threshold
 
     def check_model(self) -> None:
         """Looks whether there is a model to load, before anything slow begins.
