@@ -5,6 +5,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "ADAPTERS_LOADED",
+    "ADAPTER_FAILURES",
+    "ADAPTER_LOAD_SECONDS",
     "CACHE_BYTES",
     "CACHE_LOOKUPS",
     "CHUNKS_DROPPED",
@@ -45,4 +48,15 @@ CACHE_LOOKUPS = Counter(
 )
 CACHE_BYTES = Gauge(
     "penstock_pump_cache_bytes", "What the answer caches take: exact or similar.", ("cache",)
+)
+ADAPTERS_LOADED = Gauge(
+    "penstock_engine_adapters_loaded", "Adapters that this engine replica answers through."
+)
+ADAPTER_FAILURES = Counter(
+    "penstock_engine_adapter_failures_total", "Times that an adapter could not be loaded."
+)
+ADAPTER_LOAD_SECONDS = Histogram(
+    "penstock_engine_adapter_load_seconds",
+    "Seconds from reading an adapter's files to its first answer.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
