@@ -77,5 +77,7 @@ def test_the_charts_files_are_those_of_the_other_stacks(name):
 # Ray's own declarations, on import.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_rayservice_builds_what_the_chart_names():
-    path = re.search(r"import_path: (\S+):(\S+)", TEMPLATES)
-    assert callable(getattr(importlib.import_module(path.group(1)), path.group(2)))
+    paths = re.findall(r"import_path: (\S+):(\S+)", TEMPLATES)
+    assert len(paths) == 2
+    for module, builder in paths:
+        assert callable(getattr(importlib.import_module(module), builder))

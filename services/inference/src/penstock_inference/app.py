@@ -1,40 +1,54 @@
-"""Runs the Ray Serve application: starts or joins Ray, deploys, waits for a signal, drains."""
+"""Runs the Ray Serve applications: starts or joins Ray, deploys, keeps watch, drains."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+import time
+from collections.abc import Mapping, Sequence
 
 import ray
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from penstock.telemetry import configure_logs, logger
-from penstock_inference.deployments import build
+from penstock_inference.deployments import PUMPS, build
+from penstock_inference.models import Model
 from penstock_inference.settings import InferenceSettings
+from penstock_inference.supervision import Supervision
 
-__all__ = ["run"]
+__all__ = ["check", "run"]
 
 log = logger(__name__)
 
-APPLICATION = "penstock"
+WATCH_S = 2.0
+_FAILED = {ApplicationStatus.DEPLOY_FAILED}
 
 
 def run(settings: InferenceSettings) -> None:
-    """Serves until SIGTERM or SIGINT, then drains within the settings' bound."""
+    """Serves until SIGTERM or SIGINT, then drains within the settings' bound.
+
+    Raises:
+        SettingsError: No base model can be served.
+        DeployError: The pumps or all engines failed to start.
+    """
     configure_logs("inference", settings.log_level)
-    if not settings.ray_address:  # elsewhere the model lies on the engines' nodes
-        settings.check_model()
+    models = settings.base_models()
+    if not settings.ray_address:  # elsewhere the models lie on the engines' nodes
+        for name, problems in settings.check_models().items():
+            log.error("model cannot be served", model=name, problems=problems)
     ended = threading.Event()
-    _start_ray(settings)
+    _start_ray(settings, models)
     # After Ray's start: Ray installs handlers of its own, which end the process at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
         serve.start(proxy_location="Disabled")
-        log.info("deploying", engine=settings.engine, model=settings.model)
-        serve.run(build(settings), name=APPLICATION, route_prefix=None, blocking=False)
-        log.info("serving")
-        ended.wait()
+        log.info("deploying", models=[model.name for model in models])
+        applications = build(settings)
+        _deploy(applications)
+        _watch(applications, ended)
         log.info("draining", bound_s=settings.drain_s)
     finally:
         if not settings.ray_address:
@@ -43,16 +57,62 @@ def run(settings: InferenceSettings) -> None:
     log.info("stopped")
 
 
-def _start_ray(settings: InferenceSettings) -> None:
+def check(settings: InferenceSettings) -> list[str]:
+    """The declared models, a line each, and what they lack; for people.
+
+    Raises:
+        SettingsError: The file declares what cannot be, or no model can be served.
+    """
+    missing = settings.check_models()
+    return [
+        f"{model.name}: {model.kind}, {', '.join(missing.get(model.name, ['ready to start']))}"
+        for model in settings.base_models()
+    ]
+
+
+def _deploy(applications: Mapping[str, serve.Application]) -> None:
+    serve.run_many(
+        [serve.RunTarget(app, name=name, route_prefix=None) for name, app in applications.items()],
+        wait_for_applications_running=False,
+    )
+
+
+def _watch(applications: Mapping[str, serve.Application], ended: threading.Event) -> None:
+    """Returns when the process is to end; meanwhile deploys again what failed."""
+    supervision = Supervision(applications.keys() - {PUMPS}, PUMPS)
+    known: dict[str, ApplicationStatus] = {}
+    while not ended.wait(WATCH_S):
+        found = serve.status().applications
+        failed = {n: a.message for n, a in found.items() if a.status in _FAILED}
+        running = [n for n, a in found.items() if a.status == ApplicationStatus.RUNNING]
+        for name, application in found.items():
+            if known.get(name) != application.status:
+                known[name] = application.status
+                level = logging.ERROR if name in failed else logging.INFO
+                log.log(
+                    level,
+                    "application",
+                    name=name,
+                    status=application.status.value,
+                    reason=application.message,
+                )
+        again = supervision.look(failed, running, time.monotonic())
+        if again:
+            log.info("deploying again", applications=again)
+            _deploy({name: applications[name] for name in again})
+
+
+def _start_ray(settings: InferenceSettings, models: Sequence[Model]) -> None:
     if settings.ray_address:
         ray.init(address=settings.ray_address, namespace="penstock")
         return
+    cpus = sum(model.replicas.max * model.cpus for model in models)
     ray.init(
         address="local",  # never somebody else's cluster on this machine
         namespace="penstock",
         include_dashboard=False,
         object_store_memory=settings.object_store_mib * 1024 * 1024,
-        num_cpus=max(2, round(settings.engine_replicas * settings.engine_cpus) + 1),
+        num_cpus=max(2, round(cpus) + 1),
         _temp_dir=settings.ray_temp_dir or None,
         _node_ip_address=settings.host,
         log_to_driver=True,

@@ -1,7 +1,8 @@
-"""The Ray Serve deployments: engines, and the pumps that feed them.
+"""The Ray Serve applications: one per base model, and one of the pumps that feed them.
 
-The pump finds engine replicas through the directory and talks to them on streams of its own; Ray
-keeps placement, restarts, health and rollout.
+Each is an application of its own, so that a model that cannot start keeps nothing else from
+starting, and can be deployed again alone. The pump finds engine replicas through the directory and
+talks to them on streams of its own; Ray keeps placement, restarts, health and rollout.
 """
 
 from __future__ import annotations
@@ -9,31 +10,66 @@ from __future__ import annotations
 from ray import serve
 
 from penstock_inference.engine_replica import EngineReplica
+from penstock_inference.models import Model
 from penstock_inference.pump_replica import PumpReplica
 from penstock_inference.settings import InferenceSettings
 
-__all__ = ["build"]
+__all__ = ["PUMPS", "build", "build_engines", "build_pumps", "engines_of"]
+
+PUMPS = "penstock"  # the pumps' application
 
 
-def build(settings: InferenceSettings) -> serve.Application:
-    """The application: engines first, then the pumps that feed them."""
-    # Serve's shutdown bound must outlast our own drain.
-    bound_s = settings.drain_s + 10
-    engine = serve.deployment(
+def engines_of(model_name: str) -> str:
+    """The name of a base model's application, and of its deployment."""
+    return f"engine-{model_name}"
+
+
+def build(settings: InferenceSettings) -> dict[str, serve.Application]:
+    """Every application, by its name.
+
+    Raises:
+        SettingsError: The models' file cannot be read, or declares what cannot be.
+    """
+    models = settings.base_models()
+    engines = {
+        engines_of(model.name): build_engines(settings, model, place)
+        for place, model in enumerate(models, 1)
+    }
+    return {**engines, PUMPS: build_pumps(settings)}
+
+
+def build_engines(settings: InferenceSettings, model: Model, place: int) -> serve.Application:
+    """A base model's engines.
+
+    Args:
+        settings: Of the service.
+        model: The base model.
+        place: Its place among the models, from 1.
+    """
+    return serve.deployment(
         EngineReplica,
-        name="engine",
-        num_replicas=settings.engine_replicas,
-        ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": settings.engine_gpus},
-        graceful_shutdown_timeout_s=bound_s,
+        name=engines_of(model.name),
+        num_replicas=model.replicas.min,
+        ray_actor_options={"num_cpus": model.cpus, "num_gpus": model.gpus},
+        graceful_shutdown_timeout_s=_bound_s(settings),
         health_check_period_s=10,
         health_check_timeout_s=90,
-    ).bind(settings)
+    ).bind(settings, model, place)
+
+
+def build_pumps(settings: InferenceSettings) -> serve.Application:
+    """The pumps."""
     return serve.deployment(
         PumpReplica,
         name="pump",
         num_replicas=settings.pump_replicas,
         ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=bound_s,
+        graceful_shutdown_timeout_s=_bound_s(settings),
         health_check_period_s=2,
         health_check_timeout_s=20,
-    ).bind(settings, engine)
+    ).bind(settings)
+
+
+def _bound_s(settings: InferenceSettings) -> float:
+    # Serve's shutdown bound must outlast our own drain.
+    return settings.drain_s + 10

@@ -14,7 +14,9 @@ from penstock.v1 import engine_service_pb2_grpc
 from penstock_inference.directory import ANNOUNCE_S, Announcement, DirectoryClient
 from penstock_inference.directory_actor import DirectoryHandle
 from penstock_inference.engine_servicer import EngineServicer
+from penstock_inference.errors import EngineUnusable
 from penstock_inference.generation import Engine
+from penstock_inference.models import Model, ScriptedModel, UpstreamModel, VllmModel
 from penstock_inference.pool import MAX_MESSAGE_BYTES
 from penstock_inference.replica import observe, rank_of, reachable
 from penstock_inference.scripted import ScriptedEngine
@@ -24,23 +26,25 @@ __all__ = ["EngineReplica"]
 
 log = logger(__name__)
 
-ENGINE_METRICS_OFFSET = 10
 
+def make_engine(model: Model) -> Engine:
+    """The engine of a declared model."""
+    match model:
+        case ScriptedModel():
+            return ScriptedEngine(
+                first_token_s=model.first_token_s,
+                token_s=model.token_s,
+                max_tokens=model.tokens,
+                slots=model.max_running,
+                diverge=model.diverge,
+                poison=model.poison,
+            )
+        case VllmModel():
+            from penstock_inference.vllm_engine import VllmEngine
 
-def make_engine(settings: InferenceSettings) -> Engine:
-    """The engine that the settings name."""
-    if settings.engine == "scripted":
-        return ScriptedEngine(
-            first_token_s=settings.scripted_first_token_s,
-            token_s=settings.scripted_token_s,
-            max_tokens=settings.scripted_tokens,
-            slots=settings.scripted_slots,
-            diverge=settings.scripted_diverge,
-            poison=settings.scripted_poison,
-        )
-    from penstock_inference.vllm_engine import VllmEngine
-
-    return VllmEngine(settings)
+            return VllmEngine(model)
+        case UpstreamModel():
+            raise EngineUnusable("hosted models are not served yet")
 
 
 class EngineReplica:
@@ -48,14 +52,22 @@ class EngineReplica:
 
     Duties: (1) load the engine, (2) serve pumps, (3) tell the directory address and load every
     second, (4) tell Serve whether it still generates, (5) withdraw before it ends.
+
+    Args:
+        settings: Of the service.
+        model: The base model to serve.
+        place: The model's place among the models, from 1; its metrics' ports follow from it.
     """
 
-    async def __init__(self, settings: InferenceSettings) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, settings: InferenceSettings, model: Model, place: int
+    ) -> None:
         self._settings = settings
+        self._model = model
         context = serve.get_replica_context()
         self._replica_id = context.replica_id.unique_id
-        observe("inference-engine", settings, ENGINE_METRICS_OFFSET + rank_of(context))
-        self._engine = make_engine(settings)
+        observe("inference-engine", settings, place=place, rank=rank_of(context))
+        self._engine = make_engine(model)
         await self._engine.start()
         self._servicer = EngineServicer(self._engine)
         service = Service(
@@ -70,7 +82,7 @@ class EngineReplica:
         self._address = f"{reachable(settings.host)}:{port}"
         self._directory: DirectoryClient = DirectoryHandle()
         self._announcer = asyncio.create_task(self._announce())
-        log.info("engine serves", replica=self._replica_id, address=self._address)
+        log.info("engine serves", model=model.name, replica=self._replica_id, address=self._address)
 
     async def _announce(self) -> None:
         while not self._servicer.lost:
@@ -79,8 +91,11 @@ class EngineReplica:
                     Announcement(
                         replica_id=self._replica_id,
                         address=self._address,
-                        model=self._settings.model_name,
+                        model=self._model.name,
                         load_tokens=self._servicer.load_tokens,
+                        adapters=tuple(self._servicer.adapters),
+                        slots=self._servicer.slots,
+                        running=self._servicer.running,
                     )
                 )
             except Exception as error:  # noqa: BLE001 - the actor restarts; say it again then

@@ -33,12 +33,10 @@ class PumpReplica:
     the consumer runs, (5) drain before it ends.
     """
 
-    async def __init__(  # type: ignore[misc]
-        self, settings: InferenceSettings, engine: object
-    ) -> None:
-        # `engine` makes Serve start the engine first; requests go over the pool's streams.
+    async def __init__(self, settings: InferenceSettings) -> None:  # type: ignore[misc]
         self._settings = settings
-        observe("inference-pump", settings, rank_of(serve.get_replica_context()))
+        rank = rank_of(serve.get_replica_context())
+        observe("inference-pump", settings, place=0, rank=rank)
         bootstrap = settings.kafka_bootstrap
         self._publisher = await _started(KafkaPublisher(bootstrap, "penstock-tokens", linger_ms=5))
         tokens = TokenSender(self._publisher)

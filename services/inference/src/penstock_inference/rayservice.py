@@ -1,4 +1,4 @@
-"""The application as KubeRay's RayService builds it, with settings from the pod's environment."""
+"""The applications as KubeRay's RayService builds them, with settings from the pod."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from ray import serve
 
-from penstock_inference.deployments import build
+from penstock_inference.deployments import build_engines, build_pumps
 from penstock_inference.settings import InferenceSettings
 
-__all__ = ["application"]
+__all__ = ["engines", "pumps"]
 
 
-def application(arguments: Mapping[str, str]) -> serve.Application:
-    """Builds the application; Serve calls it with the `args` of its configuration.
+def pumps(arguments: Mapping[str, str]) -> serve.Application:
+    """Builds the pumps; Serve calls it with the `args` of its configuration.
 
     Raises:
         SettingsError: The environment does not make valid settings.
@@ -21,4 +21,22 @@ def application(arguments: Mapping[str, str]) -> serve.Application:
     """
     if arguments:
         raise ValueError("no args are taken: set PENSTOCK_INFERENCE_* variables instead")
-    return build(InferenceSettings.load())
+    return build_pumps(InferenceSettings.load())
+
+
+def engines(arguments: Mapping[str, str]) -> serve.Application:
+    """Builds the engines of the base model that the argument `model` names.
+
+    Raises:
+        SettingsError: The environment does not make valid settings.
+        ValueError: No such model is declared, or there are other arguments.
+    """
+    settings = InferenceSettings.load()
+    models = settings.base_models()
+    if set(arguments) != {"model"}:
+        raise ValueError("one arg is taken: model, the name of a declared base model")
+    for place, model in enumerate(models, 1):
+        if model.name == arguments["model"]:
+            return build_engines(settings, model, place)
+    declared = ", ".join(model.name for model in models)
+    raise ValueError(f"no base model {arguments['model']}: declared are {declared}")

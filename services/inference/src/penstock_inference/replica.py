@@ -12,6 +12,7 @@ __all__ = ["observe", "rank_of", "reachable"]
 log = logger(__name__)
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, not bound to
+PORTS_PER_PLACE = 10
 
 
 def reachable(host: str) -> str:
@@ -26,12 +27,22 @@ def rank_of(context: object) -> int:
     return int(getattr(rank, "rank", rank) or 0)
 
 
-def observe(service: str, settings: InferenceSettings, offset: int) -> None:
-    """Sets up a replica's logs and traces, and serves its metrics at an offset from the port."""
+def observe(service: str, settings: InferenceSettings, *, place: int, rank: int) -> None:
+    """Sets up a replica's logs and traces, and serves its metrics.
+
+    Args:
+        service: Its name in logs and traces.
+        settings: Of the service.
+        place: 0 for pumps, from 1 for the engines of each model, in the order of the models.
+        rank: The replica's number in its deployment.
+    """
     configure_logs(service, settings.log_level)
     configure_traces(service, settings)
     if settings.metrics_port:
-        port = settings.metrics_port + offset
+        if rank >= PORTS_PER_PLACE:  # the next deployment's ports begin there
+            log.warning("metrics are not served", rank=rank, ports=PORTS_PER_PLACE)
+            return
+        port = settings.metrics_port + PORTS_PER_PLACE * place + rank
         try:
             serve_metrics(settings.host, port)
         except OSError as error:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import Settings, SettingsError
+from penstock_inference.models import (
+    Model,
+    ModelsError,
+    Replicas,
+    ScriptedModel,
+    VllmModel,
+    read_models,
+    unready,
+)
 
 __all__ = ["InferenceSettings"]
 
@@ -20,7 +29,15 @@ class InferenceSettings(Settings):
 
     host: str = Field("127.0.0.1", description="Address that metrics and engine streams bind.")
     metrics_port: int = Field(
-        9111, ge=0, description="The pump's /metrics; the engine's is ten above. 0 serves none."
+        9111,
+        ge=0,
+        description="/metrics of the first pump; the n-th model's first engine has it 10 n above, "
+        "further replicas follow. 0 serves none.",
+    )
+    models: str = Field(
+        "",
+        description="A YAML file of base models to serve side by side (docs/models.md); unset "
+        "serves the one of ENGINE, MODEL, MODEL_NAME and what follows them, unread otherwise.",
     )
     engine: Literal["vllm", "scripted"] = Field(
         "vllm", description="What answers: vLLM, or a script with fixed times, for measuring."
@@ -106,14 +123,64 @@ class InferenceSettings(Settings):
             )
         return threshold
 
-    def check_model(self) -> None:
-        """Looks whether there is a model to load, before anything slow begins.
+    def base_models(self) -> tuple[Model, ...]:
+        """The models to serve: those of the file, or the one of these settings.
 
         Raises:
-            SettingsError: The directory holds no Hugging Face model.
+            SettingsError: The file cannot be read, or declares what cannot be.
         """
-        if self.engine == "vllm" and not (Path(self.model) / "config.json").is_file():
+        if not self.models:
+            return (self._only_model(),)
+        try:
+            return read_models(Path(self.models))
+        except ModelsError as error:
+            raise SettingsError(str(error)) from error
+
+    def check_models(self) -> dict[str, list[str]]:
+        """Looks whether there is what the models need, before anything slow begins.
+
+        Returns:
+            What is missing, by model; the others can be served without these.
+
+        Raises:
+            SettingsError: None of them can be served.
+        """
+        models = self.base_models()
+        missing = unready(models)
+        if len(missing) == len(models):
             raise SettingsError(
-                f"PENSTOCK_INFERENCE_MODEL={self.model} is no Hugging Face model directory: "
-                "it has no config.json"
+                "\n".join(f"{name}: {line}" for name, lines in missing.items() for line in lines)
             )
+        return missing
+
+    def _only_model(self) -> Model:
+        shared: dict[str, Any] = {
+            "name": self.model_name,
+            "replicas": Replicas(min=self.engine_replicas, max=self.engine_replicas),
+            "cpus": self.engine_cpus,
+            "gpus": self.engine_gpus,
+        }
+        if self.engine == "scripted":
+            return ScriptedModel(
+                first_token_s=self.scripted_first_token_s,
+                token_s=self.scripted_token_s,
+                tokens=self.scripted_tokens,
+                max_running=self.scripted_slots,
+                diverge=self.scripted_diverge,
+                poison=self.scripted_poison,
+                **shared,
+            )
+        return VllmModel(
+            path=self.model,
+            dtype=self.dtype,
+            eager=self.eager,
+            max_model_len=self.max_model_len,
+            kv_cache_gib=self.kv_cache_gib,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            max_running=self.max_running,
+            adapters_dir=self.adapters_dir,
+            max_loras=self.max_loras,
+            max_lora_rank=self.max_lora_rank,
+            max_cpu_loras=self.max_cpu_loras,
+            **shared,
+        )
