@@ -15,6 +15,8 @@ from penstock.v1 import admitted_pb2, alert_pb2, usage_pb2
 from penstock_cost.ledger import Group, GroupSum, Sum
 from penstock_cost.wire import line_of, missing_price_alert, spend_response
 
+GENERATION = "USAGE_KIND_GENERATION"
+
 
 def usage() -> usage_pb2.UsageLine:
     line = usage_pb2.UsageLine(
@@ -68,8 +70,8 @@ def test_spend_is_written_out_to_the_last_digit() -> None:
     small = Sum(Decimal("1E-13"), 1, 1, 1)
     response = spend_response(
         [
-            GroupSum(Group("a", "m", "v"), total, ("2", "1"), 0),
-            GroupSum(Group("b", "m", "v"), small, ("2",), 0),
+            GroupSum(Group("a", "m", "v"), {GENERATION: total}, ("2", "1"), 0),
+            GroupSum(Group("b", "m", "v"), {GENERATION: small}, ("2",), 0),
         ]
     )
     assert response.total_usd == "12345678901234567890.1234567890124"
@@ -79,6 +81,44 @@ def test_spend_is_written_out_to_the_last_digit() -> None:
         "0.0000000000001",
     ]
     assert list(response.groups[0].price_versions) == ["2", "1"]
+
+
+def test_spend_is_told_by_kind_and_what_nobody_is_billed_for_apart() -> None:
+    kinds = {
+        GENERATION: Sum(Decimal("0.5"), 2, 20, 4),
+        "USAGE_KIND_CACHE_HIT": Sum(Decimal(0), 3, 0, 0, Decimal("0.75")),
+        "USAGE_KIND_SHADOW": Sum(Decimal("0.3"), 1, 10, 2),
+        "USAGE_KIND_PROBE": Sum(Decimal("0.01"), 1, 1, 1),
+        "77": Sum(Decimal("0.001"), 1, 1, 1),  # a kind of a newer contract
+    }
+    response = spend_response([GroupSum(Group("a", "m", "v"), kinds, ("1",), 0)] * 2)
+    assert (response.total_usd, response.lines) == ("1.002", 12)
+    assert (response.avoided_usd, response.unbilled_usd) == ("1.5", "0.62")
+    (group, _) = response.groups
+    assert (group.amount_usd, group.lines, group.prompt_tokens) == ("0.501", 6, 21)
+    assert (group.avoided_usd, group.unbilled_usd) == ("0.75", "0.31")
+    assert [(k.kind, k.billed, k.amount_usd, k.avoided_usd, k.lines) for k in response.kinds] == [
+        (usage_pb2.USAGE_KIND_GENERATION, True, "1", "0", 4),
+        (usage_pb2.USAGE_KIND_CACHE_HIT, True, "0", "1.5", 6),
+        (usage_pb2.USAGE_KIND_SHADOW, False, "0.6", "0", 2),
+        (usage_pb2.USAGE_KIND_PROBE, False, "0.02", "0", 2),
+        (77, True, "0.002", "0", 2),
+    ]
+    assert [kind.lines for kind in group.kinds] == [2, 3, 1, 1, 1]
+
+
+def test_what_a_cache_hit_avoided_is_read_and_checked() -> None:
+    line = usage()
+    line.kind = usage_pb2.USAGE_KIND_CACHE_HIT
+    line.avoided.CopyFrom(line.usage)
+    line.usage.Clear()
+    read = line_of(record(line))
+    assert read.tokens == Tokens(0, 0, 0)
+    assert read.avoided == Tokens(prompt=10, cached=4, completion=2)
+    line.avoided.cached_prompt_tokens = 11
+    with pytest.raises(InvalidRequest, match="cached") as refused:
+        line_of(record(line))
+    assert refused.value.field == "avoided.cached_prompt_tokens"
 
 
 def test_an_alert_and_its_resolution_share_the_incident() -> None:

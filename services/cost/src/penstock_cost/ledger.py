@@ -22,6 +22,7 @@ __all__ = [
     "Priced",
     "Sum",
     "Unpriced",
+    "billed",
     "fold",
     "group_sums",
     "hour_of",
@@ -31,6 +32,10 @@ __all__ = [
 ]
 
 HOUR_US = 3_600_000_000
+NOTHING = Tokens(prompt=0, cached=0, completion=0)
+# Work that the platform gives itself: the operator's cost, on nobody's bill. What is not named
+# here is billed, a kind of a newer contract too: a line is never given away by mistake.
+UNBILLED = frozenset({"USAGE_KIND_SHADOW", "USAGE_KIND_PROBE"})
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -42,11 +47,12 @@ class Line:
         line_id: Its identity: a repeat carries the same one.
         request_id: The request it belongs to.
         kind: What the tokens were spent on, as the contract names it.
-        tenant: Who pays.
+        tenant: Whose request it was; who pays, where the kind is billed.
         model: Whose prices hold.
         variant: Which variant of the model answered.
         tokens: What was used.
         observed_at_us: When, in microseconds since 1970, UTC.
+        avoided: What a cache hit did not have to use: priced, never billed.
     """
 
     line_id: str
@@ -57,6 +63,7 @@ class Line:
     variant: str
     tokens: Tokens
     observed_at_us: int
+    avoided: Tokens = NOTHING
 
     @property
     def observed_at(self) -> dt.datetime:
@@ -66,10 +73,11 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Priced:
-    """A line's exact amount in US dollars, and the version of the prices that gave it."""
+    """A line's exact amounts in US dollars, and the version of the prices that gave them."""
 
     amount_usd: Decimal
     version: str
+    avoided_usd: Decimal = Decimal(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Cell(NamedTuple):
     tenant: str
     model: str
     variant: str
+    kind: str
     hour_us: int
     version: str
 
@@ -107,6 +116,7 @@ class Sum:
     lines: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    avoided_usd: Decimal = Decimal(0)
 
     def __add__(self, other: Sum) -> Sum:
         return Sum(
@@ -114,11 +124,16 @@ class Sum:
             self.lines + other.lines,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            add(self.avoided_usd, other.avoided_usd),
         )
 
     def __neg__(self) -> Sum:
         return Sum(
-            self.amount_usd.copy_negate(), -self.lines, -self.prompt_tokens, -self.completion_tokens
+            self.amount_usd.copy_negate(),
+            -self.lines,
+            -self.prompt_tokens,
+            -self.completion_tokens,
+            self.avoided_usd.copy_negate(),
         )
 
 
@@ -132,12 +147,27 @@ class Group(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GroupSum:
-    """A group's spend, the price versions in it, and how many of its lines have no price."""
+    """A group's spend by kind, the price versions in it, and how many lines have no price."""
 
     group: Group
-    total: Sum
+    kinds: Mapping[str, Sum]
     versions: tuple[str, ...]
     unpriced: int
+
+    @property
+    def total(self) -> Sum:
+        """What is billed."""
+        return sum((found for kind, found in self.kinds.items() if billed(kind)), Sum())
+
+    @property
+    def unbilled(self) -> Sum:
+        """What the operator bears."""
+        return sum((found for kind, found in self.kinds.items() if not billed(kind)), Sum())
+
+
+def billed(kind: str) -> bool:
+    """Whether a tenant pays for lines of this kind. A cache hit is billed too, for nothing used."""
+    return kind not in UNBILLED
 
 
 def hour_of(time_us: int) -> int:
@@ -146,23 +176,25 @@ def hour_of(time_us: int) -> int:
 
 
 def price(line: Line, prices: PriceTable) -> Priced | Unpriced:
-    """A line's amount by the prices that held when it was observed."""
+    """A line's amounts by the prices that held when it was observed."""
     try:
         found = prices.at(line.model, line.observed_at)
     except UnknownPrice as error:
         return Unpriced(error.message)
-    return Priced(cost_of(found, line.tokens), found.version)
+    return Priced(cost_of(found, line.tokens), found.version, cost_of(found, line.avoided))
 
 
 def recompute(lines: Iterable[Line], prices: PriceTable) -> Decimal:
-    """The exact total of some lines, each line id counted once.
+    """The exact total that some lines are billed, each line id counted once.
 
     Raises:
         UnknownPrice: A line has no price.
     """
     once = {line.line_id: line for line in lines}
     amounts = (
-        cost_of(prices.at(line.model, line.observed_at), line.tokens) for line in once.values()
+        cost_of(prices.at(line.model, line.observed_at), line.tokens)
+        for line in once.values()
+        if billed(line.kind)
     )
     return add(*amounts)
 
@@ -191,21 +223,30 @@ def fold(lines: Iterable[tuple[Line, Priced | Unpriced]]) -> dict[Cell, Sum]:
     """What some lines add to the rollup."""
     cells: dict[Cell, Sum] = defaultdict(Sum)
     for line, priced in lines:
-        amount = priced.amount_usd if isinstance(priced, Priced) else Decimal(0)
-        version = priced.version if isinstance(priced, Priced) else ""
-        cell = Cell(line.tenant, line.model, line.variant, hour_of(line.observed_at_us), version)
-        cells[cell] += Sum(amount, 1, line.tokens.prompt, line.tokens.completion)
+        amounts = priced if isinstance(priced, Priced) else Priced(Decimal(0), "")
+        hour_us = hour_of(line.observed_at_us)
+        cell = Cell(line.tenant, line.model, line.variant, line.kind, hour_us, amounts.version)
+        cells[cell] += Sum(
+            amounts.amount_usd,
+            1,
+            line.tokens.prompt,
+            line.tokens.completion,
+            amounts.avoided_usd,
+        )
     return dict(cells)
 
 
 def group_sums(cells: Iterable[tuple[Cell, Sum]], prices: PriceTable) -> list[GroupSum]:
-    """The cells added up by group, in the groups' order; versions newest first."""
-    totals: dict[Group, Sum] = defaultdict(Sum)
+    """The cells added up by group and kind, in the groups' order; versions newest first."""
+    kinds: dict[Group, dict[str, Sum]] = defaultdict(lambda: defaultdict(Sum))
     versions: dict[Group, set[str]] = defaultdict(set)
     unpriced: dict[Group, int] = defaultdict(int)
     for cell, amount in cells:
+        # What was priced late leaves an empty cell behind.
+        if not amount.lines:
+            continue
         group = Group(cell.tenant, cell.model, cell.variant)
-        totals[group] += amount
+        kinds[group][cell.kind] += amount
         if cell.version:
             versions[group].add(cell.version)
         else:
@@ -213,10 +254,9 @@ def group_sums(cells: Iterable[tuple[Cell, Sum]], prices: PriceTable) -> list[Gr
     return [
         GroupSum(
             group,
-            totals[group],
+            dict(sorted(kinds[group].items())),
             tuple(prices.newest_first(group.model, versions[group])),
             unpriced[group],
         )
-        for group in sorted(totals)
-        if totals[group].lines
+        for group in sorted(kinds)
     ]

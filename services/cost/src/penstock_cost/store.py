@@ -7,17 +7,17 @@ however often it is delivered.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection, Row, make_url
+from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DataError, DBAPIError
 
 from penstock.errors import Code, InvalidRequest
-from penstock.pricing import PriceTable, Tokens
+from penstock.pricing import PriceTable
 from penstock.records import Partition
 from penstock_cost.errors import LedgerUnavailable
 from penstock_cost.ledger import (
@@ -31,15 +31,10 @@ from penstock_cost.ledger import (
     price,
     select_new,
 )
+from penstock_cost.rows import add_to_rollup, cell_of, line_of, price_columns, row_of
 from penstock_cost.spans import Span, covering
-from penstock_cost.tables import (
-    APPLIED_OFFSETS,
-    LEDGER,
-    LINES,
-    METADATA,
-    MISSING_PRICES,
-    SPEND,
-)
+from penstock_cost.tables import APPLIED_OFFSETS, LEDGER, LINES, MISSING_PRICES, SPEND
+from penstock_cost.upgrade import make_tables
 
 __all__ = ["Applied", "LedgerStore", "MissingPrice"]
 
@@ -67,7 +62,8 @@ class LedgerStore:
     """The ledger of one database.
 
     Args:
-        url: SQLAlchemy's URL; the tables are made where they are missing.
+        url: SQLAlchemy's URL; the tables are made where they are missing, and an older version's
+            brought up to date.
 
     Raises:
         LedgerUnavailable: The database cannot be reached.
@@ -76,7 +72,7 @@ class LedgerStore:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         with self._writing() as connection:
-            METADATA.create_all(connection)
+            make_tables(connection)
             found = connection.execute(sql.select(LEDGER.c.ledger_id)).scalar()
             self.ledger_id = found or uuid.uuid4().hex[:12]
             if found is None:
@@ -101,8 +97,8 @@ class LedgerStore:
             known = connection.scalars(sql.select(LINES.c.line_id).where(LINES.c.line_id.in_(ids)))
             fresh = select_new(entries, _next_offsets(connection, entries), known)
             if fresh:
-                connection.execute(LINES.insert(), [_row_of(entry) for entry in fresh])
-                _add_to_rollup(connection, fold((e.line, e.price) for e in fresh))
+                connection.execute(LINES.insert(), [row_of(entry) for entry in fresh])
+                add_to_rollup(connection, fold((e.line, e.price) for e in fresh))
                 _note_missing(connection, fresh)
             _move_offsets(connection, entries)
         unpriced = sum(isinstance(entry.price, Unpriced) for entry in fresh)
@@ -124,12 +120,12 @@ class LedgerStore:
         with self._reading() as connection:
             if hours is not None:
                 query = _within(sql.select(SPEND), SPEND, SPEND.c.hour_us, hours, tenant, model)
-                found.extend(_cell_of(row) for row in connection.execute(query))
+                found.extend(cell_of(row) for row in connection.execute(query))
             for edge in edges:
                 column = LINES.c.observed_at_us
                 query = _within(sql.select(LINES), LINES, column, edge, tenant, model)
                 rows = connection.execute(query)
-                found.extend(fold(_line_of(row) for row in rows).items())
+                found.extend(fold(line_of(row) for row in rows).items())
         return found
 
     def reprice(self, prices: PriceTable) -> int:
@@ -149,7 +145,7 @@ class LedgerStore:
                     # Two that reprice at once would move a line's amount twice (PostgreSQL).
                     .with_for_update()
                 )
-                lines = [_line_of(row)[0] for row in connection.execute(query)]
+                lines = [line_of(row)[0] for row in connection.execute(query)]
                 if not lines:
                     return done
                 last = lines[-1].line_id
@@ -268,37 +264,6 @@ def _move_offsets(connection: Connection, entries: Sequence[Entry]) -> None:
             connection.execute(update.values(next_offset=offset))
 
 
-def _add_to_rollup(connection: Connection, cells: Mapping[Cell, Sum]) -> None:
-    for cell, added in sorted(cells.items()):
-        here = [column == part for column, part in zip(_CELL, cell, strict=True)]
-        row = connection.execute(sql.select(SPEND).where(*here).with_for_update()).first()
-        if row is None:
-            connection.execute(
-                SPEND.insert().values(_columns(added) | dict(zip(_NAMES, cell, strict=True)))
-            )
-        else:
-            total = _cell_of(row)[1] + added
-            connection.execute(SPEND.update().where(*here).values(_columns(total)))
-
-
-_CELL = (SPEND.c.tenant, SPEND.c.model, SPEND.c.variant, SPEND.c.hour_us, SPEND.c.version)
-_NAMES = tuple(column.name for column in _CELL)
-
-
-def _columns(total: Sum) -> dict[str, Any]:
-    return {
-        "amount_usd": total.amount_usd,
-        "lines": total.lines,
-        "prompt_tokens": total.prompt_tokens,
-        "completion_tokens": total.completion_tokens,
-    }
-
-
-def _cell_of(row: Row[Any]) -> tuple[Cell, Sum]:
-    cell = Cell(row.tenant, row.model, row.variant, row.hour_us, row.version)
-    return cell, Sum(row.amount_usd, row.lines, row.prompt_tokens, row.completion_tokens)
-
-
 def _note_missing(connection: Connection, fresh: Sequence[Entry]) -> None:
     table = MISSING_PRICES
     missing: dict[str, MissingPrice] = {}
@@ -320,9 +285,7 @@ def _set_prices(connection: Connection, lines: Sequence[Line], prices: PriceTabl
         if not isinstance(found, Priced):
             continue
         connection.execute(
-            LINES.update()
-            .where(LINES.c.line_id == line.line_id)
-            .values(amount_usd=found.amount_usd, price_version=found.version)
+            LINES.update().where(LINES.c.line_id == line.line_id).values(**price_columns(found))
         )
         # From the cell of unpriced lines to that of its version.
         for cell, added in fold([(line, found)]).items():
@@ -330,45 +293,8 @@ def _set_prices(connection: Connection, lines: Sequence[Line], prices: PriceTabl
         for cell, taken in fold([(line, Unpriced(""))]).items():
             moved[cell] = moved.get(cell, Sum()) + -taken
         done += 1
-    _add_to_rollup(connection, moved)
+    add_to_rollup(connection, moved)
     return done
-
-
-def _row_of(entry: Entry) -> dict[str, Any]:
-    line, priced = entry.line, entry.price
-    return {
-        "line_id": line.line_id,
-        "topic": entry.partition.topic,
-        "partition": entry.partition.number,
-        "offset": entry.offset,
-        "request_id": line.request_id,
-        "kind": line.kind,
-        "tenant": line.tenant,
-        "model": line.model,
-        "variant": line.variant,
-        "prompt_tokens": line.tokens.prompt,
-        "cached_prompt_tokens": line.tokens.cached,
-        "completion_tokens": line.tokens.completion,
-        "observed_at_us": line.observed_at_us,
-        "amount_usd": priced.amount_usd if isinstance(priced, Priced) else None,
-        "price_version": priced.version if isinstance(priced, Priced) else None,
-    }
-
-
-def _line_of(row: Row[Any]) -> tuple[Line, Priced | Unpriced]:
-    line = Line(
-        line_id=row.line_id,
-        request_id=row.request_id,
-        kind=row.kind,
-        tenant=row.tenant,
-        model=row.model,
-        variant=row.variant,
-        tokens=Tokens(row.prompt_tokens, row.cached_prompt_tokens, row.completion_tokens),
-        observed_at_us=row.observed_at_us,
-    )
-    if row.price_version is None:
-        return line, Unpriced("")
-    return line, Priced(row.amount_usd, row.price_version)
 
 
 def _within(

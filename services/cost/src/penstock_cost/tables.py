@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, text
 from sqlalchemy.types import TypeDecorator
 
 from penstock.pricing import plain
@@ -49,24 +49,32 @@ LINES = Table(
     Column("cached_prompt_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
     Column("observed_at_us", BigInteger, nullable=False, index=True),
-    # Both null while the line has no price.
+    # All three null while the line has no price.
     Column("amount_usd", ExactDecimal),
     Column("price_version", String, index=True),
+    Column("avoided_usd", ExactDecimal),
+    # What a cache hit did not have to use.
+    Column("avoided_prompt_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("avoided_cached_prompt_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("avoided_completion_tokens", BigInteger, nullable=False, server_default=text("0")),
 )
 
-# Sums of lines by UTC hour, kept in the transaction of the lines. Version "" is unpriced.
+# Sums of lines by UTC hour, kept in the transaction of the lines. Version "" is unpriced. Made
+# from the lines alone: a ledger of an older version gets it anew (`upgrade.py`).
 SPEND = Table(
     "spend",
     METADATA,
     Column("tenant", String, primary_key=True),
     Column("model", String, primary_key=True),
     Column("variant", String, primary_key=True),
+    Column("kind", String, primary_key=True),
     Column("hour_us", BigInteger, primary_key=True, autoincrement=False),
     Column("version", String, primary_key=True),
     Column("amount_usd", ExactDecimal, nullable=False),
     Column("lines", BigInteger, nullable=False),
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
+    Column("avoided_usd", ExactDecimal, nullable=False),
 )
 
 # How far each partition of `usage` was applied, kept in the transaction of the lines.
