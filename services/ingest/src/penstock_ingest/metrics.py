@@ -6,9 +6,16 @@ from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
     "ANSWERS",
+    "CANCELLATIONS",
     "INDEX_BYTES",
+    "PROBES",
+    "PROBE_READY",
+    "PROBE_SECONDS",
+    "QUEUED",
     "READY",
     "REQUESTS",
+    "ROUTES_REFUSED",
+    "SHADOW_COPIES",
     "STREAM_FAULTS",
     "WAITING",
     "WAIT_SECONDS",
@@ -20,10 +27,29 @@ REQUESTS = Counter(
     "code of the refusal in small letters.",
     ("door", "decision"),
 )
+SHADOW_COPIES = Counter(
+    "penstock_ingest_shadow_copies_total",
+    "Copies of requests that were written for shadow variants, by model and variant.",
+    ("model", "variant"),
+)
+ROUTES_REFUSED = Counter(
+    "penstock_ingest_routes_refused_total",
+    "Route records that were not taken in: not_newer than what is served, or invalid.",
+    ("reason",),
+)
+QUEUED = Gauge(
+    "penstock_ingest_queued",
+    "Clients' requests on the log that have not ended, as this instance counts them.",
+)
 ANSWERS = Counter(
     "penstock_ingest_answers_total",
     "Terminal responses handed to waiting callers, by door and outcome.",
     ("door", "outcome"),
+)
+CANCELLATIONS = Counter(
+    "penstock_ingest_cancellations_total",
+    "Cancellations written to the log: asked for by a call, or because the last caller left.",
+    ("reason",),
 )
 WAIT_SECONDS = Histogram(
     "penstock_ingest_wait_seconds",
@@ -39,3 +65,19 @@ STREAM_FAULTS = Counter(
 )
 INDEX_BYTES = Gauge("penstock_ingest_index_bytes", "Memory of the index over responses, in bytes.")
 READY = Gauge("penstock_ingest_ready", "1 while requests are taken.")
+PROBE_READY = Gauge(
+    "penstock_ingest_probe_ready",
+    "1 while a variant answers the synthetic requests of this instance.",
+    ("model", "variant"),
+)
+PROBES = Counter(
+    "penstock_ingest_probes_total",
+    "Synthetic requests by variant and result: answered, failed.",
+    ("model", "variant", "result"),
+)
+PROBE_SECONDS = Histogram(
+    "penstock_ingest_probe_seconds",
+    "Seconds from a synthetic request to its reply, where it was answered.",
+    ("model", "variant"),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)

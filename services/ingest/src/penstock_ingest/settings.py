@@ -48,11 +48,37 @@ class IngestSettings(Settings):
     max_waiting: int = Field(
         4096, ge=1, description="Requests whose callers wait here; more are refused."
     )
+    max_queued_per_tenant: int = Field(
+        20_000,
+        ge=0,
+        description="Requests that a tenant may have admitted and not ended; 0 for no bound.",
+    )
+    return_s: float = Field(
+        0.3,
+        ge=0,
+        description="How long a request with an idempotency key goes on when its callers have "
+        "left, for them to come back; others are cancelled at once.",
+    )
     response_window_s: float = Field(
         3600, gt=0, description="How long an ended request can be fetched and rated here."
     )
     response_window_bytes: int = Field(
         64 * MIB, ge=MIB, description="Memory for those responses; the oldest go first."
+    )
+    probe_interval_s: float = Field(
+        30, ge=0, description="Between synthetic requests to a variant that answers; 0 sends none."
+    )
+    probe_timeout_s: float = Field(
+        10, gt=0, description="How long a synthetic request may take to be answered."
+    )
+    probe_failures: int = Field(
+        3, ge=1, description="Unanswered synthetic requests in a row that make a variant not ready."
+    )
+    probe_patience_s: float = Field(
+        600,
+        ge=0,
+        description="How long readiness waits at start for every model; then one that answers is "
+        "enough.",
     )
     drain_s: float = Field(
         8, ge=0, description="What calls and records under way may take at shutdown."
