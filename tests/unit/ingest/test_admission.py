@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,19 +10,20 @@ from google.protobuf import json_format
 
 from penstock.errors import Code, InvalidRequest, Unavailable
 from penstock.identity import id_of_key, seed_of
-from penstock.v1 import request_pb2, route_pb2
+from penstock.routing import RouteTable
+from penstock.v1 import admitted_pb2, common_pb2, request_pb2, route_pb2
 from penstock_ingest.admission import Admission, Arrival
 from penstock_ingest.errors import DeadlinePassed
-from penstock_ingest.routes import RouteTable, choose_variant
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 HELLO: dict[str, Any] = {"prompt": "hello"}
+STAGES = {"new": route_pb2.STAGE_CANDIDATE, "sha": route_pb2.STAGE_SHADOW}
 
 
 def route(model: str = "triage", version: int = 1, **weights: int) -> route_pb2.Route:
     made = route_pb2.Route(model=model, version=version)
     for name, weight in (weights or {"base": 100}).items():
-        stage = route_pb2.STAGE_CANDIDATE if name.startswith("new") else route_pb2.STAGE_CHAMPION
+        stage = STAGES.get(name[:3], route_pb2.STAGE_CHAMPION)
         made.variants.add(name=name, base_model="m", weight=weight, stage=stage)
     return made
 
@@ -113,11 +113,9 @@ def test_without_a_model_the_only_one_answers_and_several_are_a_question() -> No
     assert caught.value.field == "model"
 
 
-def test_no_route_and_no_weight_are_worth_a_retry() -> None:
+def test_no_route_is_worth_a_retry() -> None:
     with pytest.raises(Unavailable):
         Admission(RouteTable()).admit(request(**HELLO), arrival())
-    with pytest.raises(Unavailable):
-        admission(route(base=0)).admit(request(**HELLO), arrival())
 
 
 def test_every_default_is_filled_in_and_nothing_that_was_said_is_changed() -> None:
@@ -191,23 +189,8 @@ def test_a_request_that_waited_too_long_has_expired_and_is_not_at_fault(
         )
 
 
-def test_shares_follow_the_weights() -> None:
-    split = route(base=80, new=20)
-    chosen = Counter(choose_variant(split, f"unit {n}").name for n in range(10_000))
-    assert 1900 < chosen["new"] < 2100
-
-
-def test_raising_a_candidate_moves_units_to_it_only() -> None:
-    before, after = route(base=95, new=5), route(base=95, new=30)
-    for n in range(2000):
-        was, now = (choose_variant(r, f"unit {n}").name for r in (before, after))
-        assert now in (was, "new")
-
-
 def test_an_ordering_key_keeps_its_variant_and_a_shadow_never_answers() -> None:
-    split = route(base=50, new=50)
-    split.variants.add(name="shadow", weight=1000, stage=route_pb2.STAGE_SHADOW)
-    desk = admission(split)
+    desk = admission(route(base=50, new=50, shadow=100))
     keyed = [
         desk.admit(request(**HELLO, ordering_key="k"), arrival(fallback_id=f"req-{n}")).variant
         for n in range(50)
@@ -219,14 +202,79 @@ def test_an_ordering_key_keeps_its_variant_and_a_shadow_never_answers() -> None:
     assert set(free) == {"base", "new"}
 
 
-def test_a_route_that_is_not_newer_is_refused() -> None:
+def test_what_sticks_follows_the_route() -> None:
+    split = route(base=50, new=50)
+    split.sticky_by = route_pb2.STICKY_BY_TENANT
+    desk = admission(split)
+    chosen = {
+        tenant: {
+            desk.admit(request(**HELLO, tenant=tenant), arrival(fallback_id=f"req-{n}")).variant
+            for n in range(20)
+        }
+        for tenant in (f"tenant-{n}" for n in range(20))
+    }
+    assert {len(variants) for variants in chosen.values()} == {1}
+    assert set.union(*chosen.values()) == {"base", "new"}
+
+
+def copies(
+    split: route_pb2.Route, **fields: Any
+) -> tuple[admitted_pb2.AdmittedRequest, list[admitted_pb2.AdmittedRequest]]:
+    desk, sent = admission(split), request(**{**HELLO, **fields})
+    admitted = desk.admit(sent, arrival(reply_partition=3, stream=True))
+    return admitted, desk.shadows(sent, admitted)
+
+
+def test_a_copy_is_the_request_for_the_shadow_alone() -> None:
+    admitted, (copy,) = copies(
+        route(base=100, shadow=100),
+        ordering_key="talk",
+        idempotency_key="once",
+        tenant="acme",
+        labels={"team": "a"},
+        priority=-5,
+    )
+    assert copy.request_id == f"{admitted.request_id}~shadow"
+    assert copy.origin_request_id == admitted.request_id
+    assert (copy.purpose, copy.variant) == (common_pb2.PURPOSE_SHADOW, "shadow")
+    assert (copy.route_version, copy.deadline) == (admitted.route_version, admitted.deadline)
+    assert copy.encoding == admitted_pb2.ENCODING_PROTOBUF
+    # Nobody waits for it, it holds nobody back, and it runs last.
+    assert not copy.HasField("reply_partition")
+    assert not copy.stream
+    assert (copy.request.ordering_key, copy.request.idempotency_key) == ("", "")
+    assert copy.request.priority == 100
+    for field in ("prompt", "tenant", "labels", "model", "deadline"):
+        assert getattr(copy.request, field) == getattr(admitted.request, field)
+    assert (admitted.purpose, admitted.stream, admitted.reply_partition) == (0, True, 3)
+    assert (admitted.request.priority, admitted.request.ordering_key) == (-5, "talk")
+
+
+def test_a_copy_is_drawn_by_the_shadows_defaults_with_the_same_seed() -> None:
+    split = route(base=100, shadow=100)
+    split.variants[0].defaults.temperature = 0.2
+    split.variants[0].defaults.max_tokens = 10
+    split.variants[1].defaults.temperature = 0.9
+    admitted, (copy,) = copies(split, sampling={"top_p": 0.5})
+    assert (admitted.request.sampling.temperature, admitted.request.sampling.max_tokens) == (
+        0.2,
+        10,
+    )
+    assert (copy.request.sampling.temperature, copy.request.sampling.max_tokens) == (0.9, 256)
+    for sampling in (admitted.request.sampling, copy.request.sampling):
+        assert (sampling.top_p, sampling.seed) == (0.5, seed_of("req-1"))
+
+
+def test_every_shadow_gets_its_own_copy_and_mostly_there_is_none() -> None:
+    assert [c.variant for c in copies(route(base=1, shadow=100, sha2=100))[1]] == ["shadow", "sha2"]
+    assert copies(route(base=1, new=1))[1] == []
+    assert copies(route(base=1, shadow=0))[1] == []
+
+
+def test_a_route_that_is_gone_by_now_has_no_shadows() -> None:
     table = RouteTable()
-    assert table.apply(route(version=3))
-    assert not table.apply(route(version=2, other=1))
-    assert not table.apply(route(version=3, other=1))
-    assert table.find("triage").variants[0].name == "base"
-    assert table.apply(route(version=4, other=1))
-    assert table.find("").variants[0].name == "other"
+    table.apply(route(base=1, shadow=100))
+    desk, sent = Admission(table), request(**HELLO)
+    admitted = desk.admit(sent, arrival())
     table.remove("triage")
-    table.remove("triage")
-    assert not table.models()
+    assert desk.shadows(sent, admitted) == []

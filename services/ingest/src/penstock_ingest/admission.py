@@ -1,4 +1,7 @@
-"""Admission: validate, fill in the defaults, name, choose the variant, set the deadline. Pure."""
+"""Admission: validate, fill in the defaults, name, choose the variant, set the deadline. Pure.
+
+And the copies of what was admitted that shadow variants get.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ from google.protobuf import timestamp_pb2
 
 from penstock.errors import InvalidRequest
 from penstock.identity import id_of_key, seed_of
+from penstock.routing import RouteTable, ServedRoute, choose_variant, shadows, unit_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, route_pb2
 from penstock_ingest.errors import DeadlinePassed
-from penstock_ingest.routes import RouteTable, choose_variant
-from penstock_ingest.validation import check_request, check_size
+from penstock_ingest.validation import MAX_PRIORITY, check_request, check_size
 
-__all__ = ["DEFAULT_TENANT", "Admission", "Arrival", "tenant_of", "timestamp_of"]
+__all__ = ["COPY_MARK", "DEFAULT_TENANT", "Admission", "Arrival", "tenant_of", "timestamp_of"]
 
 DEFAULT_TENANT = "default"
+# Between a request's id and the shadow variant that gets a copy; in no variant's name.
+COPY_MARK = "~"
 # Clocks differ: an instant this far ahead of the bound is still the bound.
 SKEW_S = 1.0
 
@@ -86,12 +91,58 @@ class Admission:
             request_id = id_of_key(filled.tenant, filled.idempotency_key)
         route = self.routes.find(filled.model)
         filled.model = route.model
-        variant = choose_variant(route, _unit(filled, request_id))
+        variant = choose_variant(route, unit_of(route, filled, request_id))
         self._fill_sampling(filled.sampling, variant.defaults, request_id)
         deadline = self._deadline(request, arrival)
         filled.ClearField("timeout")
         filled.deadline.CopyFrom(timestamp_of(deadline))
         return self._admitted(filled, request_id, route, variant, deadline, arrival)
+
+    def shadows(
+        self, request: request_pb2.GenerateRequest, admitted: admitted_pb2.AdmittedRequest
+    ) -> list[admitted_pb2.AdmittedRequest]:
+        """The copies that shadow variants get of an admitted request; mostly none.
+
+        A copy draws with the same seed by the shadow's own defaults, keeps the deadline, runs
+        after everything that clients wait for, and nobody waits for it: no reply partition, no
+        stream. It has neither ordering key nor idempotency key, since it must not hold back its
+        conversation's next request nor be taken for the request that the client named.
+
+        Args:
+            request: As the client sent it.
+            admitted: What `admit` made of it, just now.
+        """
+        route = self.routes.get(admitted.request.model)
+        if route is None:
+            return []
+        return [
+            self._copy(request, admitted, variant)
+            for variant in shadows(route, admitted.request_id)
+        ]
+
+    def _copy(
+        self,
+        request: request_pb2.GenerateRequest,
+        admitted: admitted_pb2.AdmittedRequest,
+        variant: route_pb2.Variant,
+    ) -> admitted_pb2.AdmittedRequest:
+        copy = admitted_pb2.AdmittedRequest()
+        copy.CopyFrom(admitted)
+        copy.request_id = f"{admitted.request_id}{COPY_MARK}{variant.name}"
+        copy.origin_request_id = admitted.request_id
+        copy.purpose = common_pb2.PURPOSE_SHADOW
+        copy.variant = variant.name
+        copy.encoding = admitted_pb2.ENCODING_PROTOBUF
+        copy.ClearField("reply_partition")
+        copy.stream = False
+        copy.request.ordering_key = ""
+        copy.request.idempotency_key = ""
+        copy.request.priority = MAX_PRIORITY
+        sampling = copy.request.sampling
+        sampling.CopyFrom(request.sampling)
+        sampling.seed = admitted.request.sampling.seed
+        self._fill_sampling(sampling, variant.defaults, admitted.request_id)
+        return copy
 
     def _fill_sampling(
         self,
@@ -154,7 +205,7 @@ class Admission:
     def _admitted(
         request: request_pb2.GenerateRequest,
         request_id: str,
-        route: route_pb2.Route,
+        route: ServedRoute,
         variant: route_pb2.Variant,
         deadline: dt.datetime,
         arrival: Arrival,
@@ -186,10 +237,3 @@ def timestamp_of(instant: dt.datetime) -> timestamp_pb2.Timestamp:
     stamp = timestamp_pb2.Timestamp()
     stamp.FromDatetime(instant)
     return stamp
-
-
-def _unit(request: request_pb2.GenerateRequest, request_id: str) -> str:
-    # One conversation keeps its variant; requests without a key spread evenly.
-    if request.ordering_key:
-        return f"key\0{request.tenant}\0{request.ordering_key}"
-    return f"request\0{request.tenant}\0{request_id}"

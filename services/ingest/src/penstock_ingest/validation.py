@@ -13,6 +13,7 @@ from penstock_ingest.errors import TooLarge
 __all__ = ["check_feedback", "check_name", "check_request", "check_size"]
 
 ROLES = ("system", "user", "assistant", "tool")
+MAX_PRIORITY = 100
 MAX_STOPS = 8
 MAX_STOP_LENGTH = 128
 MAX_LABELS = 16
@@ -47,7 +48,7 @@ def check_request(request: request_pb2.GenerateRequest) -> None:
     """
     _check_prompt(request)
     _check_sampling(request.sampling)
-    _between("priority", request.priority, -100, 100)
+    _between("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
     check_name("ordering_key", request.ordering_key)
     check_name("idempotency_key", request.idempotency_key)
     if request.tenant and not _TENANT.fullmatch(request.tenant):
