@@ -13,7 +13,14 @@ from penstock.codec import decode, encode
 from penstock.errors import Code
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
-from penstock.v1 import admitted_pb2, common_pb2, feedback_pb2, response_pb2, route_pb2
+from penstock.v1 import (
+    admitted_pb2,
+    common_pb2,
+    control_pb2,
+    feedback_pb2,
+    response_pb2,
+    route_pb2,
+)
 from penstock_ingest.admission import Admission
 from penstock_ingest.desk import Desk
 from penstock_ingest.index import KnownIds, ResponseIndex
@@ -27,18 +34,22 @@ ERRORS = {
     "cancelled": (response_pb2.OUTCOME_CANCELLED, Code.ERROR_CODE_CANCELLED, ""),
     "break": (response_pb2.OUTCOME_FAILED, Code.ERROR_CODE_INTERNAL, ""),
 }
+RETURN_S = 0.1
+ANSWER = "You said: {}. That is all there is to say."
 
 
 class Platform:
     """What stands behind the doors. The request's last text says what happens to it.
 
-    A key of ERRORS ends it so (`break` after some text); `silent` is never answered; `lossy` loses
-    a chunk; `again` is run twice with the same text and `diverge` with another; `unwritten` does
-    not get onto the log. Everything else is echoed.
+    A key of ERRORS ends it so (`break` after some text); `silent` is never answered, and `endless`
+    not after its text, unless it is cancelled; `lossy` loses a chunk; `again` is run twice with the
+    same text and `diverge` with another; `unwritten` does not get onto the log. Everything else is
+    echoed.
     """
 
     def __init__(self) -> None:
         self.admitted: list[admitted_pb2.AdmittedRequest] = []
+        self.cancelled: list[admitted_pb2.Cancellation] = []
         self.feedback: list[tuple[bytes | None, feedback_pb2.Feedback]] = []
         self.routes = RouteTable()
         self.waiters = Waiters(8)
@@ -56,10 +67,20 @@ class Platform:
             topic_prefix="penstock",
             reply_partition=0,
             clock=_now,
+            return_s=RETURN_S,
         )
         self.desk.closed = ""
         self.route("triage")
         self._running: set[asyncio.Task[None]] = set()
+
+    def callers(self, request_id: str) -> int:
+        """How many wait for a request."""
+        wait = self.waiters._waits.get(request_id)
+        return wait.callers if wait else 0
+
+    def running(self) -> list[asyncio.Task[None]]:
+        """What the engine works on."""
+        return list(self._running)
 
     def route(self, model: str, version: int = 1) -> None:
         route = route_pb2.Route(model=model, version=version)
@@ -72,6 +93,9 @@ class Platform:
                 sent = decode(record(outgoing), feedback_pb2.Feedback)
                 self.feedback.append((outgoing.key, sent))
                 continue
+            if outgoing.topic == "penstock.control":
+                await self.obey(outgoing)
+                continue
             admitted = decode(record(outgoing), admitted_pb2.AdmittedRequest)
             if text_of(admitted) == "unwritten":
                 raise LogError("no broker")
@@ -81,25 +105,42 @@ class Platform:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
+    async def obey(self, outgoing: Outgoing) -> None:
+        """Ends a request as the pump would, if it is the tenant's and has not ended."""
+        cancel = decode(record(outgoing), control_pb2.Control).cancel
+        assert outgoing.key == cancel.request_id.encode()
+        self.cancelled.append(cancel)
+        for admitted in self.admitted:
+            if (admitted.request_id, admitted.request.tenant) != (cancel.request_id, cancel.tenant):
+                continue
+            if self.index.find(cancel.request_id, cancel.tenant, 0) is None:
+                await self.finish(admitted, cancel.request_id.encode(), "cancelled")
+
     async def run(self, admitted: admitted_pb2.AdmittedRequest, key: bytes | None) -> None:
         """Ends a request as the engine and the log would."""
         text = text_of(admitted)
         if text == "silent":
             return
-        answer = f"You said: {text}. That is all there is to say."
         if admitted.stream:
-            await self.stream(admitted, text, answer)
+            await self.stream(admitted, text, ANSWER.format(text))
+        if text != "endless":
+            await self.finish(admitted, key, text)
+
+    async def finish(
+        self, admitted: admitted_pb2.AdmittedRequest, key: bytes | None, text: str
+    ) -> None:
         response = response_pb2.GenerateResponse(
             request_id=admitted.request_id,
             response_id="rsp-1",
             outcome=response_pb2.OUTCOME_ANSWERED,
-            text=answer,
+            text=ANSWER.format(text),
             finish_reason=response_pb2.FINISH_REASON_STOP,
             usage=common_pb2.Usage(prompt_tokens=5, completion_tokens=11, cached_prompt_tokens=2),
             model=admitted.request.model,
             variant=admitted.variant,
             route_version=admitted.route_version,
             tenant=admitted.request.tenant,
+            idempotency_key=admitted.request.idempotency_key,
         )
         if text in ERRORS:
             response.outcome, response.error.code, response.error.field = ERRORS[text]

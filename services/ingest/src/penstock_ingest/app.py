@@ -95,6 +95,7 @@ class App:
             topic_prefix=s.topic_prefix,
             reply_partition=s.ordinal,
             clock=_now,
+            return_s=s.return_s,
         )
         self._view = LogView(
             routes=self._routes, waiters=waiters, index=index, known=known, clock=_now
@@ -160,6 +161,7 @@ class App:
         for task in self._opening:
             task.cancel()
         await self._readiness.set("stopping")
+        self._desk.stop()
         # The readers go on: calls under way still wait for what they bring.
         await asyncio.gather(
             self._stop_consuming(drain_s), self._grpc.stop(drain_s), self._web.stop(drain_s)

@@ -1,4 +1,4 @@
-"""The desk behind the gRPC and HTTP doors: admits, waits, looks up, takes feedback."""
+"""The desk behind the gRPC and HTTP doors: admits, waits, cancels, looks up, takes feedback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from penstock.codec import encode
@@ -18,6 +19,8 @@ from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, feedback_pb2, request_pb2, response_pb2, route_pb2
 from penstock_ingest import metrics
 from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
+from penstock_ingest.cancellations import RETURN_S, Cancellations
+from penstock_ingest.errors import unwritten
 from penstock_ingest.index import Ended, KnownIds, ResponseIndex
 from penstock_ingest.validation import check_feedback, check_request
 from penstock_ingest.waiters import Caller, Waiters
@@ -46,6 +49,7 @@ class Desk:
         topic_prefix: What stands before the dot in topics' names.
         reply_partition: The partition of `replies` and `tokens` that is read here.
         clock: The present, UTC.
+        return_s: How long a request with an idempotency key goes on when its callers have left.
     """
 
     def __init__(
@@ -59,7 +63,17 @@ class Desk:
         topic_prefix: str,
         reply_partition: int,
         clock: Callable[[], dt.datetime],
+        return_s: float = RETURN_S,
     ) -> None:
+        self._cancellations = Cancellations(
+            index=index,
+            known=known,
+            publisher=publisher,
+            topic_prefix=topic_prefix,
+            source=SOURCE,
+            clock=clock,
+            return_s=return_s,
+        )
         self._admission = admission
         self._waiters = waiters
         self._index = index
@@ -114,12 +128,15 @@ class Desk:
                 admitted.request_id, max(0.0, left_s) + GRACE_S, model=admitted.request.model
             )
             try:
-                async with asyncio.timeout(max(0.0, left_s)):
-                    repeated = await self._publish_once(admitted)
+                repeated = self._repeats(admitted)
+                self._watch(caller, admitted, repeated=repeated)
+                if not repeated:
+                    async with asyncio.timeout(max(0.0, left_s)):
+                        await self._write(admitted)
             except TimeoutError:
                 caller.__exit__()
                 # The client's writes have no bound of their own while the broker is away.
-                raise _unwritten() from None
+                raise unwritten() from None
             except BaseException:
                 caller.__exit__()
                 raise
@@ -144,12 +161,27 @@ class Desk:
                 metrics.REQUESTS.labels("grpc", "repeated").inc()
                 return ended.response.request_id
             admitted = self._admit(request, None, stream=False, reply_partition=None)
-            repeated = await self._publish_once(admitted)
+            repeated = self._repeats(admitted)
+            if repeated:
+                # Who submits counts on the answer, whether others wait for it or not.
+                self._waiters.keep(admitted.request_id)
+                self._cancellations.came_back(admitted.request_id)
+            else:
+                await self._write(admitted)
         except PenstockError as error:
             metrics.REQUESTS.labels("grpc", decision_of(error)).inc()
             raise
         metrics.REQUESTS.labels("grpc", "repeated" if repeated else "admitted").inc()
         return admitted.request_id
+
+    async def cancel(self, request_id: str, tenant: str) -> None:
+        """Ends a tenant's request that has not ended; see `Cancellations.cancel`."""
+        self.check_open()
+        await self._cancellations.cancel(request_id, tenant)
+
+    def stop(self) -> None:
+        """This instance ends: callers who are cut off now do not give their requests up."""
+        self._cancellations.stop()
 
     async def response(
         self, request_id: str, tenant: str, *, wait_s: float
@@ -213,7 +245,7 @@ class Desk:
         try:
             await self._publisher.publish([record])
         except LogError as error:
-            raise _unwritten() from error
+            raise unwritten() from error
         return kept.feedback_id
 
     def models(self) -> list[route_pb2.Route]:
@@ -250,27 +282,40 @@ class Desk:
             ),
         )
 
-    async def _publish_once(self, admitted: admitted_pb2.AdmittedRequest) -> bool:
-        """Writes a request unless its key is known; tells whether it was."""
+    def _repeats(self, admitted: admitted_pb2.AdmittedRequest) -> bool:
+        """Whether a request is on the log already, or about to be; claims its key if not.
+
+        Raises:
+            NotFound: It has ended, and its response is held no longer.
+        """
         request_id = admitted.request_id
-        claim = object()
-        if admitted.request.idempotency_key and not self._known.claim(
-            request_id, claim, self._now_s()
+        if not admitted.request.idempotency_key or self._known.claim(
+            request_id, object(), self._now_s()
         ):
-            if self._known.has_ended(request_id):
-                raise NotFound(
-                    "the request of that key has ended and its answer is held here no longer; "
-                    "read it from the responses topic, or use another key",
-                    field="idempotency_key",
-                )
-            return True
+            return False
+        if self._known.has_ended(request_id):
+            raise NotFound(
+                "the request of that key has ended and its answer is held here no longer; "
+                "read it from the responses topic, or use another key",
+                field="idempotency_key",
+            )
+        return True
+
+    def _watch(
+        self, caller: Caller, admitted: admitted_pb2.AdmittedRequest, *, repeated: bool
+    ) -> None:
+        """Has a request cancelled that only its callers want, when the last of them leaves."""
+        opened = self._cancellations.came_back(admitted.request_id) if repeated else admitted
+        if opened is not None:
+            caller.opened(partial(self._cancellations.abandoned, opened))
+
+    async def _write(self, admitted: admitted_pb2.AdmittedRequest) -> None:
         # A caller that leaves must not leave it open whether the record is written: whoever
         # repeats the key counts on it.
         task = asyncio.create_task(self._publish(admitted))
         self._publishing.add(task)
         task.add_done_callback(self._published)
         await asyncio.shield(task)
-        return False
 
     def _published(self, task: asyncio.Task[None]) -> None:
         self._publishing.discard(task)
@@ -289,10 +334,18 @@ class Desk:
             await self._publisher.publish([record])
         except LogError as error:
             log.warning("a request could not be written", error=str(error))
-            unwritten = _unwritten()
+            refusal = unwritten()
             self._known.release(admitted.request_id)
-            self._waiters.fail(admitted.request_id, unwritten)
-            raise unwritten from error
+            self._waiters.fail(admitted.request_id, refusal)
+            raise refusal from error
+        # Without waiting for the log to bring it back: a cancellation may follow at once.
+        self._known.confirm(
+            admitted.request_id,
+            admitted.request.tenant,
+            admitted.deadline.seconds,
+            self._now_s(),
+            keyed=bool(admitted.request.idempotency_key),
+        )
 
     def _now_s(self) -> float:
         return self._clock().timestamp()
@@ -320,9 +373,3 @@ def _feedback_id(feedback: feedback_pb2.Feedback) -> str:
     # A retry says the same; another opinion on the same response is other feedback.
     content = feedback.SerializeToString(deterministic=True)
     return "fbk-" + hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _unwritten() -> Unavailable:
-    return Unavailable(
-        "the log could not be written; repeat with an idempotency key, so that it runs once"
-    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from penstock.errors import Code, InvalidRequest, PenstockError
+from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
 
-__all__ = ["DeadlinePassed", "Diverged", "Overloaded", "TooLarge"]
+__all__ = ["DeadlinePassed", "Diverged", "Overloaded", "TooLarge", "unwritten"]
 
 
 class TooLarge(InvalidRequest):
@@ -30,3 +30,10 @@ class Diverged(PenstockError):
     """A run after a fault drew other text than what was sent: the stream cannot go on."""
 
     code = Code.ERROR_CODE_STREAM_DIVERGED
+
+
+def unwritten() -> Unavailable:
+    """The log did not take a record, or did not say so: whether it is there is not known."""
+    return Unavailable(
+        "the log could not be written; repeat with an idempotency key, so that it runs once"
+    )

@@ -22,6 +22,7 @@ from penstock.errors import Code, InvalidRequest, PenstockError
 from penstock.telemetry import logger, tracer
 from penstock.v1 import response_pb2
 from penstock_ingest import metrics
+from penstock_ingest.admission import DEFAULT_TENANT
 from penstock_ingest.desk import Desk, answered
 from penstock_ingest.errors import TooLarge
 from penstock_ingest.openai_requests import Asked, chat_request, completion_request
@@ -41,6 +42,7 @@ __all__ = ["make_http"]
 log = logger(__name__)
 
 MAX_TIMEOUT_S = 86_400.0
+TENANT_HEADER = "x-penstock-tenant"
 T = TypeVar("T")
 
 
@@ -55,6 +57,7 @@ def make_http(desk: Desk, *, max_request_bytes: int) -> FastAPI:
     door = _Door(desk, max_request_bytes)
     app.add_api_route("/v1/chat/completions", door.chat, methods=["POST"])
     app.add_api_route("/v1/completions", door.completions, methods=["POST"])
+    app.add_api_route("/v1/requests/{request_id}/cancel", door.cancel, methods=["POST"])
     app.add_api_route("/v1/models", door.models, methods=["GET"])
     app.add_api_route("/v1/models/{model:path}", door.model, methods=["GET"])
     app.add_api_route("/health/live", door.live, methods=["GET"])
@@ -89,6 +92,12 @@ class _Door:
             code=Code.ERROR_CODE_UNKNOWN_MODEL,
             field="model",
         )
+
+    async def cancel(self, request_id: str, request: Request) -> Response:
+        tenant = request.headers.get(TENANT_HEADER) or DEFAULT_TENANT
+        await self._desk.cancel(request_id, tenant)
+        # Accepted: the response tells whether it came in time.
+        return JSONResponse({"id": request_id, "object": "request.cancellation"}, 202)
 
     async def live(self) -> Response:
         return JSONResponse({"status": "live"})
@@ -226,7 +235,7 @@ def _take_headers(request: Request, asked: Asked) -> float | None:
     """Puts into the request what headers say; returns how long the call lasts, if known."""
     headers = request.headers
     asked.request.idempotency_key = headers.get("idempotency-key", "")
-    asked.request.tenant = headers.get("x-penstock-tenant", "")
+    asked.request.tenant = headers.get(TENANT_HEADER, "")
     asked.request.ordering_key = headers.get("x-penstock-ordering-key", "")
     timeout_s = _seconds(headers.get("x-penstock-timeout"))
     if timeout_s is not None:

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal
 
 from penstock.errors import Code, PenstockError
+from penstock.rpc.errors import NotFound
 from penstock.v1 import response_pb2, route_pb2
 from penstock_ingest.openai_requests import param_of
 
@@ -43,6 +44,8 @@ _FINISH = {
 
 def http_status(error: PenstockError) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, NotFound):
+        return 404
     return _STATUS.get(error.code, 500)
 
 

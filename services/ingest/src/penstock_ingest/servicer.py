@@ -87,6 +87,15 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServicer):
             request.request_id, tenant_of(request), wait_s=request.wait_s
         )
 
+    async def Cancel(  # noqa: N802
+        self, request: inference_service_pb2.CancelRequest, context: ServicerContext
+    ) -> inference_service_pb2.CancelResponse:
+        """Returns once the cancellation is on the log."""
+        if not request.request_id:
+            raise InvalidRequest("name the request", field="request_id")
+        await self._desk.cancel(request.request_id, tenant_of(request))
+        return inference_service_pb2.CancelResponse()
+
     async def SendFeedback(  # noqa: N802
         self, request: feedback_pb2.Feedback, context: ServicerContext
     ) -> inference_service_pb2.SendFeedbackResponse:

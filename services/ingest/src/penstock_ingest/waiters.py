@@ -43,6 +43,7 @@ class _Wait:
         self.response: response_pb2.GenerateResponse | None = None
         self.error: PenstockError | None = None
         self.callers = 0
+        self.on_abandoned: Callable[[], None] | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -95,6 +96,14 @@ class Caller:
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
+
+    def opened(self, on_abandoned: Callable[[], None]) -> None:
+        """The request is there for those who wait.
+
+        Args:
+            on_abandoned: Called when the last of them leaves before the end.
+        """
+        self._wait.on_abandoned = on_abandoned
 
     def cancel(self) -> None:
         """Ends this caller's waiting with ERROR_CODE_CANCELLED; others wait on."""
@@ -191,6 +200,12 @@ class Waiters:
         wait.callers += 1
         return Caller(request_id, model, wait, left_s, lambda: self._left(request_id, wait))
 
+    def keep(self, request_id: str) -> None:
+        """The request is there for others too: it goes on when those who wait here leave."""
+        wait = self._waits.get(request_id)
+        if wait is not None:
+            wait.on_abandoned = None
+
     @staticmethod
     def ended(response: response_pb2.GenerateResponse) -> Caller:
         """A caller of a request that has ended already."""
@@ -237,6 +252,9 @@ class Waiters:
         if wait.callers == 0 and self._waits.get(request_id) is wait:
             del self._waits[request_id]
             metrics.WAITING.set(len(self._waits))
+            # A stream that diverged has ended for its callers; its response can still be fetched.
+            if wait.on_abandoned is not None and wait.error is None:
+                wait.on_abandoned()
 
 
 def _end(wait: _Wait, response: response_pb2.GenerateResponse) -> None:
