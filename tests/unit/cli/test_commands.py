@@ -189,9 +189,32 @@ def test_progress_off_a_terminal_is_plain_lines(capsys):
 def test_an_amount_is_never_cut_short(capsys):
     amount = "0.012345678901234567890123"
     answer = cost_service_pb2.GetSpendResponse(total_usd=amount, lines=10**9)
-    answer.groups.add(tenant="a-tenant-with-a-long-name" * 3, variant="v" * 40, amount_usd=amount)
+    group = answer.groups.add(tenant="a-tenant-with-a-long-name" * 3, variant="v" * 40)
+    group.kinds.add(kind="USAGE_KIND_GENERATION", billed=True, amount_usd=amount)
     Console(width=80).print(spend_table(answer))
     assert capsys.readouterr().out.count(amount) == 2
+
+
+def test_spend_is_shown_by_kind_with_what_hits_avoided_and_what_nobody_pays(capsys):
+    answer = cost_service_pb2.GetSpendResponse(
+        total_usd="3", lines=4, avoided_usd="5", unbilled_usd="0.25"
+    )
+    group = answer.groups.add(tenant="acme", model="triage", variant="v1", price_versions=["1"])
+    group.kinds.add(kind="USAGE_KIND_GENERATION", billed=True, amount_usd="3", lines=3)
+    group.kinds.add(
+        kind="USAGE_KIND_CACHE_HIT", billed=True, amount_usd="0", avoided_usd="5", lines=1
+    )
+    group.kinds.add(kind="USAGE_KIND_SHADOW", amount_usd="0.25", lines=2)
+    group.kinds.add(kind=77, billed=True, amount_usd="0", lines=9)
+    Console(width=160).print(spend_table(answer))
+    shown = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    tokens = ["0", "0"]
+    assert ["acme", "triage", "v1", "generation", "1", "3", *tokens, "3"] in shown
+    assert ["acme", "triage", "v1", "cache", "hit", "1", "1", *tokens, "0", "5"] in shown
+    assert ["acme", "triage", "v1", "shadow", "(not", "billed)", "1", "2", *tokens, "0.25"] in shown
+    assert ["acme", "triage", "v1", "kind", "77", "1", "9", *tokens, "0"] in shown
+    assert ["billed", "4", "3", "5"] in shown
+    assert any(line[:3] == ["Not", "billed:", "0.25"] for line in shown)
 
 
 def test_report_passes_only_when_every_claim_holds():

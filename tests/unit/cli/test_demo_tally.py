@@ -75,6 +75,18 @@ def test_a_perfect_run_holds_every_claim():
     assert failing(tally([response(t) for t in TICKETS]), ledger(4)) == {}
 
 
+def test_answers_from_the_cache_and_unbilled_work_hold_every_claim():
+    hit = response(TICKETS[3], cached=True)
+    hit.usage.Clear()
+    hit.usage.SetInParent()
+    made = tally([*map(response, TICKETS[:3]), hit])
+    # Four billed lines, one of them for nothing; a shadow's line is in none of these sums.
+    answer = ledger(3)
+    answer.lines, answer.unbilled_usd = 4, "0.9"
+    answer.groups.add(tenant=TENANT, variant="shadow", amount_usd="0", unbilled_usd="0.9")
+    assert failing(made, answer) == {}
+
+
 def test_a_second_terminal_response_is_seen():
     made = tally([response(t) for t in [*TICKETS, TICKETS[2]]])
     assert failing(made, ledger(4)) == {
