@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from penstock_inference.scaling import (
     Bounds,
-    Census,
     Load,
     ScalingState,
     Targets,
     decide,
+    share_out,
     total,
 )
 
@@ -166,26 +166,17 @@ def test_a_load_that_sways_settles(load: Load, sway: float, noise: list[float]) 
     assert counts == sorted(counts)
 
 
-def test_census_counts_what_is_here_and_shares_out_what_is_unread() -> None:
-    census = Census(["a", "b"])
-    assert census.report(10) == {"a": Load(5, 5 * 256), "b": Load(5, 5 * 256)}
-    for _ in range(3):
-        census.enter("a", 100)
-    census.enter("b", 500)
-    assert census.report(0) == {"a": Load(3, 300), "b": Load(1, 500)}
-    assert census.report(8) == {"a": Load(9, 900), "b": Load(3, 1_500)}
-    census.leave("b", 500)
-    census.leave("a", 100)
-    assert census.report(1) == {"a": Load(3, 300), "b": Load(1, 500)}
-    assert total(census.report(0).values()) == Load(2, 200)
+def test_unread_records_are_taken_to_be_like_those_that_are_held() -> None:
+    held = {"a": Load(30, 3_000), "b": Load(10, 5_000)}
+    assert share_out(held, 40, 0, ["a", "b", "c"]) == {**held, "c": Load()}
+    assert share_out(held, 40, 80, ["a", "b"]) == {"a": Load(90, 9_000), "b": Load(30, 15_000)}
+    # Half of what is held waits for the turn of its key: no engine would begin it sooner.
+    assert share_out(held, 80, 80, []) == {"a": Load(60, 6_000), "b": Load(20, 10_000)}
+    assert share_out(held, 10**6, 1, [])["b"].requests == 11
+    assert share_out({}, 0, 3, ["a", "b"]) == {"a": Load(2, 512), "b": Load(2, 512)}
+    assert share_out({}, 5, 100, ["a"]) == {"a": Load()}  # one key's
 
 
-def test_census_follows_a_change_of_the_mix() -> None:
-    census = Census(["a", "b"])
-    for model in ("a", "b"):
-        for _ in range(4_000):
-            census.enter(model, 10)
-            census.leave(model, 10)
-    report = census.report(1_000)
-    assert report["b"].requests > 700
-    assert sum(load.requests for load in report.values()) in (1_000, 1_001)
+def test_loads_add_up() -> None:
+    assert total([Load(1, 2), Load(3, 4)]) == Load(4, 6)
+    assert total([]) == Load()

@@ -1,11 +1,16 @@
-"""Which engine replicas are alive: they announce themselves, and are forgotten when they stop."""
+"""Which engine replicas are alive, and what work pumps have for them.
+
+Both say so every second, and are forgotten when they stop.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+from penstock_inference.scaling import Load, total
 
 __all__ = ["ACTOR_NAME", "TTL_S", "Announcement", "Directory", "DirectoryClient"]
 
@@ -52,6 +57,10 @@ class DirectoryClient(Protocol):
         """The replicas that announced themselves lately."""
         ...
 
+    async def report(self, pump: str, work: Mapping[str, Load]) -> None:
+        """Says what a pump has ahead of each base model's engines."""
+        ...
+
 
 class Directory:
     """Announcements with a time to live. Holds nothing that is not said again within a second."""
@@ -60,6 +69,7 @@ class Directory:
         self._clock = clock
         self._ttl_s = ttl_s
         self._heard: dict[str, tuple[float, Announcement]] = {}
+        self._work: dict[str, tuple[float, Mapping[str, Load]]] = {}
 
     def announce(self, announcement: Announcement) -> None:
         """Notes that a replica is alive now."""
@@ -74,3 +84,15 @@ class Directory:
         horizon = self._clock() - self._ttl_s
         self._heard = {k: v for k, v in self._heard.items() if v[0] >= horizon}
         return [announcement for _, (_, announcement) in sorted(self._heard.items())]
+
+    def report(self, pump: str, work: Mapping[str, Load]) -> None:
+        """Notes what a pump has ahead of each base model's engines."""
+        self._work[pump] = (self._clock(), work)
+
+    def ahead(self, model: str) -> Load | None:
+        """The work ahead of a base model's engines; None where no pump has said anything lately."""
+        horizon = self._clock() - self._ttl_s
+        self._work = {pump: v for pump, v in self._work.items() if v[0] >= horizon}
+        if not self._work:
+            return None
+        return total(work.get(model, Load()) for _, work in self._work.values())

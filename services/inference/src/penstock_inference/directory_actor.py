@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ray
 
 from penstock_inference.directory import ACTOR_NAME, Announcement, Directory
+from penstock_inference.scaling import Load
 
 __all__ = ["DirectoryActor", "DirectoryHandle"]
 
@@ -36,3 +37,7 @@ class DirectoryHandle:
         """See `DirectoryClient`."""
         found: Sequence[Announcement] = await self._actor.live.remote()
         return found
+
+    async def report(self, pump: str, work: Mapping[str, Load]) -> None:
+        """See `DirectoryClient`."""
+        await self._actor.report.remote(pump, work)

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "Bounds",
-    "Census",
     "Decision",
     "Load",
     "ScalingState",
     "Targets",
     "decide",
+    "share_out",
     "total",
 ]
 
-GUESSED_TOKENS = 256  # of a request that nobody has read yet, where none was seen before
-RECENT = 2_000  # records that the mix of models is judged by
+GUESSED_TOKENS = 256  # of a request that nobody has read yet, where none is held to compare
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -185,50 +184,30 @@ def total(loads: Iterable[Load]) -> Load:
     return Load(requests, tokens)
 
 
-class Census:
-    """What a pump has to do, per base model, and what it may expect of records it has not read.
+def share_out(
+    runnable: Mapping[str, Load], held: int, unread: int, models: Sequence[str]
+) -> dict[str, Load]:
+    """The work ahead of each base model's engines, as one pump sees it.
+
+    Records that nobody has read are taken to be like those that are held: as many tokens each, as
+    many for each model, and as many that another engine could not run sooner, since they wait for
+    the turn of their ordering key.
 
     Args:
-        models: The base models that are served; unread work is theirs before any was seen.
+        runnable: What is held and could run or runs, by base model.
+        held: Requests that are held in all.
+        unread: Records on Kafka that were not delivered yet.
+        models: The base models that are served, for records of which nothing is known.
     """
-
-    def __init__(self, models: Iterable[str]) -> None:
-        self._present = {model: [0, 0] for model in models}
-        # What was read lately, halved as it fills: the nearest guess at what comes next.
-        self._recent = {model: [0.0, 0.0] for model in self._present}
-
-    def enter(self, model: str, tokens: int) -> None:
-        """A record was read whose work is a base model's; tokens are its answer's bound."""
-        present = self._present.setdefault(model, [0, 0])
-        present[0] += 1
-        present[1] += tokens
-        recent = self._recent.setdefault(model, [0.0, 0.0])
-        recent[0] += 1
-        recent[1] += tokens
-        if sum(count for count, _ in self._recent.values()) >= RECENT:
-            for seen in self._recent.values():
-                seen[0] /= 2
-                seen[1] /= 2
-
-    def leave(self, model: str, tokens: int) -> None:
-        """Work that entered with these values has ended here, however it ended."""
-        present = self._present[model]
-        present[0] -= 1
-        present[1] -= tokens
-
-    def report(self, unread: int) -> Mapping[str, Load]:
-        """The work per base model, with records on Kafka shared out as the last ones were.
-
-        Args:
-            unread: Records of this pump's partitions that were not delivered yet.
-        """
-        seen = sum(count for count, _ in self._recent.values())
-        report = {}
-        for model, (requests, tokens) in self._present.items():
-            count, recent_tokens = self._recent[model]
-            share = count / seen if seen else 1 / len(self._present)
-            mean = recent_tokens / count if count else GUESSED_TOKENS
-            # Rounded up: a single record left on Kafka is work too.
-            ahead = math.ceil(unread * share) if share else 0
-            report[model] = Load(requests + ahead, tokens + round(ahead * mean))
-        return report
+    ahead = dict(runnable)
+    for model in models:
+        ahead.setdefault(model, Load())
+    if not unread:
+        return ahead
+    for model, load in ahead.items():
+        share = load.requests / held if held else 1 / len(ahead)
+        mean = load.tokens / load.requests if load.requests else GUESSED_TOKENS
+        # Rounded up: a single record left on Kafka is work too.
+        more = math.ceil(unread * share)
+        ahead[model] = Load(load.requests + more, load.tokens + round(more * mean))
+    return ahead
