@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,12 +13,17 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from penstock.codec import encode
+from penstock.errors import InvalidRequest
+from penstock.kafka.gate import ResumeGate
 from penstock.kafka.guard import DeadLetters, Handle
+from penstock.kafka.halts import HaltAlerts
 from penstock.kafka.ports import LogError
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.records import Outgoing, Record
 from penstock.settings import Settings
 from penstock.streams import consume, make_app, run
+from penstock.v1 import control_pb2
 
 pytestmark = pytest.mark.integration
 
@@ -29,6 +35,7 @@ class Place:
         name = uuid.uuid4().hex[:8]
         self.bootstrap = bootstrap
         self.topic, self.dlq, self.group = f"{name}.in", f"{name}.dlq", f"{name}-group"
+        self.alerts, self.control = f"{name}.alerts", f"{name}.control"
         self.settings = Settings.load({}, PENSTOCK_KAFKA_BOOTSTRAP=bootstrap)
 
     @asynccontextmanager
@@ -38,7 +45,9 @@ class Place:
         own = KafkaPublisher(self.bootstrap, "test")
         await own.start()
         app = make_app(self.group, self.settings)
-        letters = DeadLetters(publisher or own, self.dlq, "test")
+        alerts = HaltAlerts("test", self.group, self.alerts)
+        gate = ResumeGate(self.bootstrap, own, alerts, self.control)
+        letters = DeadLetters(publisher or own, self.dlq, "test", self.group, gate)
         consume(app, self.topic, handle, dead_letters=letters, max_batch=20)
         task = asyncio.create_task(run(app))
         try:
@@ -88,7 +97,10 @@ async def place(kafka: Any) -> Place:
     place = Place(kafka.bootstrap)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(place.topic, 2, 1), NewTopic(place.dlq, 1, 1)])
+    await admin.create_topics(
+        [NewTopic(place.topic, 2, 1)]
+        + [NewTopic(t, 1, 1) for t in (place.dlq, place.alerts, place.control)]
+    )
     await admin.close()
     return place
 
@@ -223,3 +235,36 @@ async def test_a_second_worker_takes_over_and_nothing_is_lost(place: Place) -> N
     # At least once, and no more again than what a rebalance finds uncommitted.
     assert set(seen) == set(expected)
     assert len(seen) < 800
+
+
+async def test_a_broken_deploy_halts_with_an_alert_until_it_is_resumed(place: Place) -> None:
+    values = [b"%d" % n for n in range(100)]
+    await write(place, values)
+    broken, seen = True, []
+
+    async def handle(records: Sequence[Record]) -> None:
+        if broken:
+            raise InvalidRequest("a bad deploy reads nothing")
+        seen.extend(record.value for record in records)
+
+    async with place.running(handle):
+        (alert,) = await place.read(place.alerts, 1)
+        shown = json.loads(alert.value)
+        assert shown["state"] == "ALERT_STATE_OPENED"
+        assert f"penstock consumers resume {place.group} --topic {place.topic}" in shown["summary"]
+        buried = {letter.value for letter in await place.read(place.dlq, 20)}
+        assert 20 <= len(buried) < 40  # a run of 20 in one partition of two
+
+        broken = False
+        resume = control_pb2.Resume(group=place.group, topic=place.topic)
+        resume.requested_at.GetCurrentTime()
+        publisher = KafkaPublisher(place.bootstrap, "test")
+        await publisher.start()
+        command = control_pb2.Control(resume=resume)
+        await publisher.publish([encode(command, topic=place.control, key=None, source="test")])
+        await publisher.stop()
+        await until(lambda: len(seen) + len(buried) >= 100)
+        states = [json.loads(alert.value)["state"] for alert in await place.read(place.alerts, 2)]
+    assert set(seen) == set(values) - buried
+    assert len(seen) == len(set(seen))
+    assert states == ["ALERT_STATE_OPENED", "ALERT_STATE_RESOLVED"]

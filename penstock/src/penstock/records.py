@@ -29,6 +29,7 @@ class Record:
         value: The value's bytes; None is a tombstone.
         headers: Header names and values, in order; a name may repeat.
         timestamp_ms: The record's own time, in milliseconds since 1970, UTC.
+        log_append_time: Whether that is the broker's clock; the producer's otherwise.
     """
 
     partition: Partition
@@ -37,6 +38,7 @@ class Record:
     value: bytes | None
     headers: Headers
     timestamp_ms: int
+    log_append_time: bool = False
 
     def header(self, name: str) -> str | None:
         """The last value of a header as text, or None; bytes that are no UTF-8 are replaced."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kafka.halts import alert_record, halt_alert, resume_applies, resumed_alert
+from penstock.kafka.halts import HaltAlerts, resume_applies
 from penstock.kafka.limits import Breach, Broken, DeadLetterLimit
 from penstock.records import Partition
 from penstock.v1 import control_pb2
 
 P = Partition("penstock.admitted", 2)
-NOW = dt.datetime(2026, 5, 1, 12, 0, 0, 123_456, tzinfo=dt.UTC)
+HALTS = HaltAlerts("inference", "pump", "penstock.alerts")
+ROOT = Path(__file__).parents[3]
+HALTED_AT_MS = 1_777_636_800_123
 BREACH = Breach(Broken.SHARE, dead=150, handled=1000, run=3, max_share=0.1, max_run=20)
 
 
@@ -130,9 +132,9 @@ def test_limits_without_sense_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_the_alert_says_what_happened_and_what_to_type() -> None:
-    alert = halt_alert(service="inference", group="pump", partition=P, breach=BREACH, now=NOW)
-    record = alert_record(alert, "penstock.alerts")
+    (record,) = HALTS.opened(P, BREACH, HALTED_AT_MS)
     shown = json.loads(record.value or b"")
+    assert record.topic == "penstock.alerts"
     assert record.key == b"dead-letters/pump/penstock.admitted/2/1777636800123"
     assert shown["severity"] == "SEVERITY_PAGE"
     assert shown["state"] == "ALERT_STATE_OPENED"
@@ -140,24 +142,18 @@ def test_the_alert_says_what_happened_and_what_to_type() -> None:
     assert "150 of the last 1000 records are dead letters (15%)" in shown["summary"]
     command = "penstock consumers resume pump --topic penstock.admitted --partition 2"
     assert shown["summary"].endswith(command)
-    assert shown["runbook"] == "docs/runbooks/dead-letters.md"
+    assert (ROOT / shown["runbook"]).is_file()
 
 
 def test_the_alert_is_resolved_under_its_incident() -> None:
-    opened = halt_alert(service="inference", group="pump", partition=P, breach=BREACH, now=NOW)
-    kept = dt.datetime.fromtimestamp(round(NOW.timestamp() * 1000) / 1000, dt.UTC)
-    resolved = resumed_alert(
-        service="inference",
-        group="pump",
-        partition=P,
-        halted_at=kept,
-        now=NOW + dt.timedelta(minutes=5),
-        requested_by="ada",
-    )
-    assert resolved.incident_id == opened.incident_id
-    assert resolved.alert_id != opened.alert_id
-    assert resolved.opened_at == opened.opened_at
-    assert "ada" in resolved.summary
+    (opened,) = HALTS.opened(P, BREACH, HALTED_AT_MS)
+    (resolved,) = HALTS.resolved(P, HALTED_AT_MS)
+    before, after = json.loads(opened.value or b""), json.loads(resolved.value or b"")
+    assert opened.key == resolved.key
+    assert before["incident_id"] == after["incident_id"]
+    assert before["alert_id"] != after["alert_id"]
+    assert before["opened_at"] == after["opened_at"]
+    assert after["state"] == "ALERT_STATE_RESOLVED"
 
 
 @pytest.mark.parametrize(
@@ -174,12 +170,11 @@ def test_the_alert_is_resolved_under_its_incident() -> None:
     ids=str,
 )
 def test_a_command_is_for_its_own_halt_only(change: dict[str, object], applies: bool) -> None:
-    halted_at_ms = 1_777_636_800_123
     resume = control_pb2.Resume(
         group=str(change.get("group", "pump")), topic=str(change.get("topic", P.topic))
     )
     if "partition" in change:
         resume.partition = int(str(change["partition"]))
-    resume.requested_at.FromMilliseconds(halted_at_ms + int(str(change.get("after_ms", 1))))
-    found = resume_applies(resume, group="pump", partition=P, halted_at_ms=halted_at_ms)
+    resume.requested_at.FromMilliseconds(HALTED_AT_MS + int(str(change.get("after_ms", 1))))
+    found = resume_applies(resume, group="pump", partition=P, halted_at_ms=HALTED_AT_MS)
     assert found is applies

@@ -1,12 +1,14 @@
 """What people are told of a partition that stopped at a limit on dead letters, and its resumption.
 
 The consumer writes these alerts in the transaction that notes the halt beside the position, so an
-alert is there exactly when the partition stands still. Pure.
+alert is there exactly when the partition stands still.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,9 +17,53 @@ from penstock.kafka.limits import Breach
 from penstock.records import Outgoing, Partition
 from penstock.v1 import alert_pb2, control_pb2
 
-__all__ = ["alert_record", "halt_alert", "resume_applies", "resume_command", "resumed_alert"]
+__all__ = [
+    "HaltAlerts",
+    "alert_record",
+    "halt_alert",
+    "resume_applies",
+    "resume_command",
+    "resumed_alert",
+]
 
 RUNBOOK = "docs/runbooks/dead-letters.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class HaltAlerts:
+    """Makes the alert records of one consumer; see `penstock.kafka.worker.Halts`.
+
+    Attributes:
+        service: Who reads.
+        group: Its consumer group.
+        topic: The full name of `alerts`.
+    """
+
+    service: str
+    group: str
+    topic: str
+
+    def opened(self, partition: Partition, breach: Breach, halted_at_ms: int) -> Sequence[Outgoing]:
+        """Tells that a partition stands still."""
+        alert = halt_alert(
+            service=self.service,
+            group=self.group,
+            partition=partition,
+            breach=breach,
+            halted_at_ms=halted_at_ms,
+        )
+        return [alert_record(alert, self.topic)]
+
+    def resolved(self, partition: Partition, halted_at_ms: int) -> Sequence[Outgoing]:
+        """Tells that it goes on."""
+        alert = resumed_alert(
+            service=self.service,
+            group=self.group,
+            partition=partition,
+            halted_at_ms=halted_at_ms,
+            now=dt.datetime.now(dt.UTC),
+        )
+        return [alert_record(alert, self.topic)]
 
 
 def resume_command(group: str, partition: Partition) -> str:
@@ -29,7 +75,7 @@ def resume_command(group: str, partition: Partition) -> str:
 
 
 def halt_alert(
-    *, service: str, group: str, partition: Partition, breach: Breach, now: dt.datetime
+    *, service: str, group: str, partition: Partition, breach: Breach, halted_at_ms: int
 ) -> alert_pb2.Alert:
     """Opens the incident of a partition that stands still. A page: its requests wait.
 
@@ -38,9 +84,9 @@ def halt_alert(
         group: The consumer group.
         partition: The input partition.
         breach: Which limit was met, with its figures.
-        now: When it stopped, UTC; `resumed_alert` needs the same instant, to the millisecond.
+        halted_at_ms: When it stopped, in milliseconds since 1970, UTC; names the incident.
     """
-    alert = _alert(service, group, partition, halted_at=now)
+    alert = _alert(service, group, partition, halted_at_ms)
     alert.state = alert_pb2.ALERT_STATE_OPENED
     alert.severity = alert_pb2.SEVERITY_PAGE
     alert.title = (
@@ -65,17 +111,16 @@ def resumed_alert(
     service: str,
     group: str,
     partition: Partition,
-    halted_at: dt.datetime,
+    halted_at_ms: int,
     now: dt.datetime,
-    requested_by: str = "",
 ) -> alert_pb2.Alert:
-    """Resolves the incident that `halt_alert` opened at `halted_at`."""
-    alert = _alert(service, group, partition, halted_at=halted_at)
+    """Resolves the incident that `halt_alert` opened at that instant."""
+    alert = _alert(service, group, partition, halted_at_ms)
     alert.state = alert_pb2.ALERT_STATE_RESOLVED
     alert.severity = alert_pb2.SEVERITY_INFO
     alert.title = f"{service} reads {partition.topic}, partition {partition.number}, again"
-    alert.summary = f"Resumed by {requested_by or 'an operator'}."
-    alert.updated_at.CopyFrom(_timestamp(now))
+    alert.summary = "An operator let it go on; records are read from where it stopped."
+    alert.updated_at.FromDatetime(now)
     alert.alert_id = f"{alert.incident_id}/resolved"
     return alert
 
@@ -118,15 +163,11 @@ def resume_applies(
     )
 
 
-def _alert(
-    service: str, group: str, partition: Partition, *, halted_at: dt.datetime
-) -> alert_pb2.Alert:
-    # To the millisecond, as the halt is kept beside the position: both ends find one incident.
+def _alert(service: str, group: str, partition: Partition, halted_at_ms: int) -> alert_pb2.Alert:
     stamp = Timestamp()
-    stamp.FromMilliseconds(round(halted_at.timestamp() * 1000))
-    where = f"{group}/{partition.topic}/{partition.number}"
+    stamp.FromMilliseconds(halted_at_ms)
     return alert_pb2.Alert(
-        incident_id=f"dead-letters/{where}/{stamp.ToMilliseconds()}",
+        incident_id=f"dead-letters/{group}/{partition.topic}/{partition.number}/{halted_at_ms}",
         service=service,
         labels={
             "group": group,
@@ -137,9 +178,3 @@ def _alert(
         opened_at=stamp,
         updated_at=stamp,
     )
-
-
-def _timestamp(instant: dt.datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(instant)
-    return stamp

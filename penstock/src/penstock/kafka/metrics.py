@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["COMMITS", "COMMIT_SECONDS", "HANDLED", "REBALANCES", "UNCOMMITTED"]
+__all__ = ["COMMITS", "COMMIT_SECONDS", "HALTED", "HANDLED", "REBALANCES", "UNCOMMITTED"]
 
 HANDLED = Counter(
     "penstock_kafka_records_handled_total",
@@ -26,6 +26,11 @@ COMMIT_SECONDS = Histogram(
     "Seconds from the begin to the end of such a transaction.",
     ("topic",),
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+HALTED = Gauge(
+    "penstock_kafka_partition_halted",
+    "1 while a partition stands at its limit on dead letters and waits to be resumed.",
+    ("topic", "partition"),
 )
 REBALANCES = Counter(
     "penstock_kafka_rebalances_total",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from penstock.kafka.guard import DeadLetters
+from penstock.kafka.gate import dead_letters
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.pricing import PriceTable, PriceTableError
 from penstock.rpc.server import Server, Service
@@ -65,13 +65,13 @@ async def _consume(
 ) -> None:
     prefix = settings.topic_prefix
     # A new ledger gets a new group, and so fills itself from the beginning of the log.
-    app = make_app(f"{prefix}-cost-{store.ledger_id}", settings)
-    letters = DeadLetters(publisher, topic_of("dlq").full_name(prefix), "cost")
+    group = f"{prefix}-cost-{store.ledger_id}"
+    app = make_app(group, settings)
     consume(
         app,
         topic_of("usage").full_name(prefix),
         agent.handle,
-        dead_letters=letters,
+        dead_letters=dead_letters(settings, publisher, service="cost", group=group),
         max_batch=settings.max_batch,
     )
     await run(app, started=partial(server.set_ready, True))

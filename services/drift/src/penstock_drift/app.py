@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.kafka.guard import DeadLetters
+from penstock.kafka.gate import dead_letters
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.streams import consume, make_app, run
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
@@ -33,12 +33,13 @@ async def serve(settings: DriftSettings) -> None:
         if settings.metrics_port:
             serve_metrics(settings.host, settings.metrics_port)
         await publisher.start()
-        app = make_app(f"{prefix}-drift", settings)
+        group = f"{prefix}-drift"
+        app = make_app(group, settings)
         consume(
             app,
             topic_of("responses").full_name(prefix),
             agent.handle,
-            dead_letters=DeadLetters(publisher, topic_of("dlq").full_name(prefix), "drift"),
+            dead_letters=dead_letters(settings, publisher, service="drift", group=group),
             max_batch=settings.max_batch,
         )
         await run(app, started=_watching)
