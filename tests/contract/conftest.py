@@ -13,6 +13,7 @@ from penstock.codec import decode, encode
 from penstock.errors import Code
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
+from penstock.routing import RouteTable
 from penstock.v1 import (
     admitted_pb2,
     common_pb2,
@@ -25,7 +26,7 @@ from penstock_ingest.admission import Admission
 from penstock_ingest.desk import Desk
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.log_view import LogView
-from penstock_ingest.routes import RouteTable
+from penstock_ingest.quota import TenantQuota
 from penstock_ingest.waiters import Waiters
 
 ERRORS = {
@@ -55,14 +56,21 @@ class Platform:
         self.waiters = Waiters(8)
         self.index = ResponseIndex(3600, 1 << 20)
         known = KnownIds(3600)
+        self.quota = TenantQuota(20)
         self.view = LogView(
-            routes=self.routes, waiters=self.waiters, index=self.index, known=known, clock=_now
+            routes=self.routes,
+            waiters=self.waiters,
+            index=self.index,
+            known=known,
+            quota=self.quota,
+            clock=_now,
         )
         self.desk = Desk(
             admission=Admission(self.routes, max_request_bytes=100_000),
             waiters=self.waiters,
             index=self.index,
             known=known,
+            quota=self.quota,
             publisher=self,
             topic_prefix="penstock",
             reply_partition=0,
@@ -84,7 +92,9 @@ class Platform:
 
     def route(self, model: str, version: int = 1) -> None:
         route = route_pb2.Route(model=model, version=version)
-        route.variants.add(name=f"{model}-base", weight=1, stage=route_pb2.STAGE_CHAMPION)
+        route.variants.add(
+            name=f"{model}-base", base_model="m", weight=1, stage=route_pb2.STAGE_CHAMPION
+        )
         self.view.route(record(encode(route, topic="penstock.routes", key=model, source="test")))
 
     async def publish(self, records: Sequence[Outgoing]) -> None:

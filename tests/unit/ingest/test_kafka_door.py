@@ -17,11 +17,12 @@ from penstock.kafka.consumer import TransactionalConsumer
 from penstock.kafka.memory import MemoryBroker
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
+from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2, request_pb2, response_pb2, route_pb2
 from penstock_ingest.admission import Admission
 from penstock_ingest.consumer import KafkaDoor
 from penstock_ingest.index import KnownIds
-from penstock_ingest.routes import RouteTable
+from penstock_ingest.quota import TenantQuota
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 JSON_TYPE = (("content-type", b"application/json"),)
@@ -30,7 +31,7 @@ JSON_TYPE = (("content-type", b"application/json"),)
 def routes() -> RouteTable:
     table = RouteTable()
     route = route_pb2.Route(model="triage", version=1)
-    route.variants.add(name="base", weight=1, stage=route_pb2.STAGE_CHAMPION)
+    route.variants.add(name="base", base_model="m", weight=1, stage=route_pb2.STAGE_CHAMPION)
     table.apply(route)
     return table
 
@@ -40,6 +41,7 @@ def door() -> KafkaDoor:
     return KafkaDoor(
         admission=Admission(routes(), max_request_bytes=10_000),
         known=KnownIds(3600),
+        quota=TenantQuota(100),
         topic_prefix="penstock",
         clock=lambda: NOW,
     )
@@ -195,6 +197,7 @@ async def test_a_transaction_that_is_undone_loses_and_doubles_nothing() -> None:
     door = KafkaDoor(
         admission=Admission(routes()),
         known=KnownIds(3600),
+        quota=TenantQuota(100),
         topic_prefix="penstock",
         clock=lambda: dt.datetime.now(dt.UTC),
     )

@@ -16,6 +16,7 @@ from penstock.kafka.probe import KafkaProbe
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
 from penstock.records import Record
+from penstock.routing import RouteTable
 from penstock.rpc.server import Server, Service
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
@@ -26,8 +27,8 @@ from penstock_ingest.desk import SOURCE, Desk
 from penstock_ingest.http import make_http
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.log_view import LogView
+from penstock_ingest.quota import TenantQuota
 from penstock_ingest.readiness import Readiness
-from penstock_ingest.routes import RouteTable
 from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
 from penstock_ingest.settings import IngestSettings
 from penstock_ingest.waiters import Waiters
@@ -85,12 +86,14 @@ class App:
         waiters = Waiters(s.max_waiting)
         index = ResponseIndex(s.response_window_s, s.response_window_bytes)
         known = KnownIds(s.response_window_s)
+        quota = TenantQuota(s.max_queued_per_tenant)
         self._publisher = KafkaPublisher(s.kafka_bootstrap, f"penstock-ingest-{s.ordinal}")
         self._desk = Desk(
             admission=admission,
             waiters=waiters,
             index=index,
             known=known,
+            quota=quota,
             publisher=self._publisher,
             topic_prefix=s.topic_prefix,
             reply_partition=s.ordinal,
@@ -98,7 +101,12 @@ class App:
             return_s=s.return_s,
         )
         self._view = LogView(
-            routes=self._routes, waiters=waiters, index=index, known=known, clock=_now
+            routes=self._routes,
+            waiters=waiters,
+            index=index,
+            known=known,
+            quota=quota,
+            clock=_now,
         )
         servicer = InferenceServicer(self._desk)
         register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
@@ -111,7 +119,9 @@ class App:
             KafkaProbe(s.kafka_bootstrap).answers,
             self._grpc.set_ready,
         )
-        door = KafkaDoor(admission=admission, known=known, topic_prefix=s.topic_prefix, clock=_now)
+        door = KafkaDoor(
+            admission=admission, known=known, quota=quota, topic_prefix=s.topic_prefix, clock=_now
+        )
         self._consumer = TransactionalConsumer(
             KafkaBroker(s.kafka_bootstrap, client_id=f"penstock-ingest-{s.ordinal}"),
             topic=self._topic("requests"),

@@ -21,9 +21,11 @@ from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, response_pb2
 from penstock_ingest import metrics
 from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
-from penstock_ingest.desk import SOURCE, decision_of
-from penstock_ingest.errors import DeadlinePassed
+from penstock_ingest.desk import decision_of
+from penstock_ingest.errors import DeadlinePassed, Overloaded
 from penstock_ingest.index import KnownIds
+from penstock_ingest.quota import TenantQuota
+from penstock_ingest.records import SOURCE, admitted_records
 from penstock_ingest.validation import MAX_KEY, MAX_LABELS, check_size
 
 __all__ = ["KafkaDoor"]
@@ -40,6 +42,7 @@ class KafkaDoor:
     Args:
         admission: Decides about requests.
         known: Ids that were admitted lately.
+        quota: What each tenant has queued.
         topic_prefix: What stands before the dot in topics' names.
         clock: The present, UTC.
     """
@@ -49,11 +52,13 @@ class KafkaDoor:
         *,
         admission: Admission,
         known: KnownIds,
+        quota: TenantQuota,
         topic_prefix: str,
         clock: Callable[[], dt.datetime],
     ) -> None:
         self._admission = admission
         self._known = known
+        self._quota = quota
         self._admitted = topic_of("admitted").full_name(topic_prefix)
         self._responses = topic_of("responses").full_name(topic_prefix)
         self._dlq = topic_of("dlq").full_name(topic_prefix)
@@ -95,7 +100,7 @@ class KafkaDoor:
                 # The producer's choice: the key already decides about partition and order.
                 request.ordering_key = record.key.decode("utf-8", "backslashreplace")
             return self._admit(record, request, encoding)
-        except (InvalidRequest, DeadlinePassed) as error:
+        except (InvalidRequest, DeadlinePassed, Overloaded) as error:
             metrics.REQUESTS.labels("kafka", decision_of(error)).inc()
             return self._refuse(record, error, request, encoding)
 
@@ -128,17 +133,19 @@ class KafkaDoor:
             metrics.REQUESTS.labels("kafka", "repeated").inc()
             log.info("a repeat is dropped", request_id=admitted.request_id, **_where(record))
             return []
+        try:
+            self._quota.reserve(admitted, now.timestamp())
+        except Overloaded:
+            self._known.release(admitted.request_id)
+            raise
         metrics.REQUESTS.labels("kafka", "admitted").inc()
-        return [
-            encode(
-                admitted,
-                topic=self._admitted,
-                key=_key(record, request, admitted.request_id),
-                source=SOURCE,
-                event_id=admitted.request_id,
-                time=now,
-            )
-        ]
+        return admitted_records(
+            admitted,
+            self._admission.shadows(request, admitted),
+            topic=self._admitted,
+            key=_key(record, request, admitted.request_id),
+            time=now,
+        )
 
     def _refuse(
         self,

@@ -22,6 +22,8 @@ from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_o
 from penstock_ingest.cancellations import RETURN_S, Cancellations
 from penstock_ingest.errors import unwritten
 from penstock_ingest.index import Ended, KnownIds, ResponseIndex
+from penstock_ingest.quota import TenantQuota
+from penstock_ingest.records import SOURCE, admitted_records
 from penstock_ingest.validation import check_feedback, check_request
 from penstock_ingest.waiters import Caller, Waiters
 
@@ -29,7 +31,6 @@ __all__ = ["SOURCE", "Desk", "Door", "answered", "decision_of"]
 
 log = logger(__name__)
 
-SOURCE = "ingest"
 # A response that was committed at the deadline still has to travel here.
 GRACE_S = 2.0
 MAX_WAIT_S = 600.0
@@ -45,6 +46,7 @@ class Desk:
         waiters: Those who wait.
         index: Requests that ended lately.
         known: Ids that were admitted lately.
+        quota: What each tenant has queued.
         publisher: Writes to the log.
         topic_prefix: What stands before the dot in topics' names.
         reply_partition: The partition of `replies` and `tokens` that is read here.
@@ -59,6 +61,7 @@ class Desk:
         waiters: Waiters,
         index: ResponseIndex,
         known: KnownIds,
+        quota: TenantQuota,
         publisher: Publisher,
         topic_prefix: str,
         reply_partition: int,
@@ -78,6 +81,7 @@ class Desk:
         self._waiters = waiters
         self._index = index
         self._known = known
+        self._quota = quota
         self._publisher = publisher
         self._admitted = topic_of("admitted").full_name(topic_prefix)
         self._feedback = topic_of("feedback").full_name(topic_prefix)
@@ -132,7 +136,7 @@ class Desk:
                 self._watch(caller, admitted, repeated=repeated)
                 if not repeated:
                     async with asyncio.timeout(max(0.0, left_s)):
-                        await self._write(admitted)
+                        await self._write(request, admitted)
             except TimeoutError:
                 caller.__exit__()
                 # The client's writes have no bound of their own while the broker is away.
@@ -167,7 +171,7 @@ class Desk:
                 self._waiters.keep(admitted.request_id)
                 self._cancellations.came_back(admitted.request_id)
             else:
-                await self._write(admitted)
+                await self._write(request, admitted)
         except PenstockError as error:
             metrics.REQUESTS.labels("grpc", decision_of(error)).inc()
             raise
@@ -283,15 +287,23 @@ class Desk:
         )
 
     def _repeats(self, admitted: admitted_pb2.AdmittedRequest) -> bool:
-        """Whether a request is on the log already, or about to be; claims its key if not.
+        """Whether a request is on the log already, or about to be.
+
+        If not, its key is claimed and it counts as queued.
 
         Raises:
             NotFound: It has ended, and its response is held no longer.
+            Overloaded: Its tenant has as many requests queued as it may.
         """
         request_id = admitted.request_id
         if not admitted.request.idempotency_key or self._known.claim(
             request_id, object(), self._now_s()
         ):
+            try:
+                self._quota.reserve(admitted, self._now_s())
+            except PenstockError:
+                self._known.release(request_id)
+                raise
             return False
         if self._known.has_ended(request_id):
             raise NotFound(
@@ -309,10 +321,12 @@ class Desk:
         if opened is not None:
             caller.opened(partial(self._cancellations.abandoned, opened))
 
-    async def _write(self, admitted: admitted_pb2.AdmittedRequest) -> None:
+    async def _write(
+        self, request: request_pb2.GenerateRequest, admitted: admitted_pb2.AdmittedRequest
+    ) -> None:
         # A caller that leaves must not leave it open whether the record is written: whoever
         # repeats the key counts on it.
-        task = asyncio.create_task(self._publish(admitted))
+        task = asyncio.create_task(self._publish(request, admitted))
         self._publishing.add(task)
         task.add_done_callback(self._published)
         await asyncio.shield(task)
@@ -322,20 +336,23 @@ class Desk:
         if not task.cancelled():
             task.exception()  # its caller may have left; the failure is logged where it happens
 
-    async def _publish(self, admitted: admitted_pb2.AdmittedRequest) -> None:
-        record = encode(
+    async def _publish(
+        self, request: request_pb2.GenerateRequest, admitted: admitted_pb2.AdmittedRequest
+    ) -> None:
+        records = admitted_records(
             admitted,
+            self._admission.shadows(request, admitted),
             topic=self._admitted,
             key=admitted.request.ordering_key or admitted.request_id,
-            source=SOURCE,
-            event_id=admitted.request_id,
+            time=self._clock(),
         )
         try:
-            await self._publisher.publish([record])
+            await self._publisher.publish(records)
         except LogError as error:
             log.warning("a request could not be written", error=str(error))
             refusal = unwritten()
             self._known.release(admitted.request_id)
+            self._quota.release(admitted.request_id)
             self._waiters.fail(admitted.request_id, refusal)
             raise refusal from error
         # Without waiting for the log to bring it back: a cancellation may follow at once.

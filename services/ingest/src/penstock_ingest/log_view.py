@@ -1,6 +1,8 @@
 """What this instance reads of the log: replies, tokens, responses, admitted ids, routes.
 
 Each function takes one record in and never raises for what a record holds: a reader goes on.
+Shadow copies, replays and probes are no client's: nobody may fetch or repeat them, and no tenant
+has them queued.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from google.protobuf.message import Message
 from penstock.codec import decode
 from penstock.errors import InvalidRequest
 from penstock.records import Record
+from penstock.routing import RouteTable
 from penstock.telemetry import logger
 from penstock.v1 import admitted_pb2, response_pb2, route_pb2
+from penstock_ingest import metrics
 from penstock_ingest.index import KnownIds, ResponseIndex
-from penstock_ingest.routes import RouteTable
+from penstock_ingest.quota import TenantQuota
 from penstock_ingest.waiters import Waiters
 
 __all__ = ["LogView"]
@@ -35,6 +39,7 @@ class LogView:
         waiters: Those who wait.
         index: Requests that ended lately.
         known: Ids that were admitted lately.
+        quota: What each tenant has queued.
         clock: The present, UTC.
     """
 
@@ -45,12 +50,14 @@ class LogView:
         waiters: Waiters,
         index: ResponseIndex,
         known: KnownIds,
+        quota: TenantQuota,
         clock: Callable[[], dt.datetime],
     ) -> None:
         self._routes = routes
         self._waiters = waiters
         self._index = index
         self._known = known
+        self._quota = quota
         self._clock = clock
 
     def reply(self, record: Record) -> None:
@@ -70,23 +77,25 @@ class LogView:
         response = _decoded(record, response_pb2.GenerateResponse)
         if response is None:
             return
-        at_s, now_s = record.timestamp_ms / 1000, self._now_s()
-        self._index.add(response, record.key, at_s, now_s)
-        self._known.end(response.request_id, at_s, now_s, keyed=bool(response.idempotency_key))
+        if not response.purpose:
+            at_s, now_s = record.timestamp_ms / 1000, self._now_s()
+            self._index.add(response, record.key, at_s, now_s)
+            self._known.end(response.request_id, at_s, now_s, keyed=bool(response.idempotency_key))
+            self._quota.end(response.request_id, now_s)
         self._waiters.end(response)
 
     def admitted(self, record: Record) -> None:
         """An admitted request, whoever admitted it."""
         # Decoding takes 2 us for a prompt of 500 bytes, less than the client takes to deliver it.
         admitted = _decoded(record, admitted_pb2.AdmittedRequest)
-        if admitted is not None:
-            self._known.confirm(
-                admitted.request_id,
-                admitted.request.tenant,
-                admitted.deadline.seconds,
-                self._now_s(),
-                keyed=bool(admitted.request.idempotency_key),
-            )
+        if admitted is None or admitted.purpose:
+            return
+        name, tenant = admitted.request_id, admitted.request.tenant
+        deadline_s, now_s = admitted.deadline.seconds, self._now_s()
+        keyed = bool(admitted.request.idempotency_key)
+        self._known.confirm(name, tenant, deadline_s, now_s, keyed=keyed)
+        self._quota.confirm(admitted, now_s)
+        metrics.QUEUED.set(len(self._quota))
 
     def route(self, record: Record) -> None:
         """A route, or the end of one."""
@@ -96,10 +105,18 @@ class LogView:
         route = _decoded(record, route_pb2.Route)
         if route is None:
             return
-        if self._routes.apply(route):
-            log.info("route applied", model=route.model, version=route.version)
+        what = {"model": route.model, "version": route.version}
+        try:
+            applied = self._routes.apply(route)
+        except InvalidRequest as error:
+            metrics.ROUTES_REFUSED.labels("invalid").inc()
+            log.error("route refused", field=error.field, reason=error.message, **what)
+            return
+        if applied:
+            log.info("route applied", **what)
         else:
-            log.warning("route refused: not newer", model=route.model, version=route.version)
+            metrics.ROUTES_REFUSED.labels("not_newer").inc()
+            log.warning("route refused: not newer", **what)
 
     def _now_s(self) -> float:
         return self._clock().timestamp()
