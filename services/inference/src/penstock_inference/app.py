@@ -18,7 +18,7 @@ from penstock_inference.models import Model
 from penstock_inference.settings import InferenceSettings
 from penstock_inference.supervision import Supervision
 
-__all__ = ["check", "run"]
+__all__ = ["run"]
 
 log = logger(__name__)
 
@@ -55,19 +55,6 @@ def run(settings: InferenceSettings) -> None:
             serve.shutdown()
         ray.shutdown()
     log.info("stopped")
-
-
-def check(settings: InferenceSettings) -> list[str]:
-    """The declared models, a line each, and what they lack; for people.
-
-    Raises:
-        SettingsError: The file declares what cannot be, or no model can be served.
-    """
-    missing = settings.check_models()
-    return [
-        f"{model.name}: {model.kind}, {', '.join(missing.get(model.name, ['ready to start']))}"
-        for model in settings.base_models()
-    ]
 
 
 def _deploy(applications: Mapping[str, serve.Application]) -> None:

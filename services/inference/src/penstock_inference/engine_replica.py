@@ -14,7 +14,6 @@ from penstock.v1 import engine_service_pb2_grpc
 from penstock_inference.directory import ANNOUNCE_S, Announcement, DirectoryClient
 from penstock_inference.directory_actor import DirectoryHandle
 from penstock_inference.engine_servicer import EngineServicer
-from penstock_inference.errors import EngineUnusable
 from penstock_inference.generation import Engine
 from penstock_inference.models import Model, ScriptedModel, UpstreamModel, VllmModel
 from penstock_inference.pool import MAX_MESSAGE_BYTES
@@ -44,7 +43,9 @@ def make_engine(model: Model) -> Engine:
 
             return VllmEngine(model)
         case UpstreamModel():
-            raise EngineUnusable("hosted models are not served yet")
+            from penstock_inference.upstream_engine import UpstreamEngine
+
+            return UpstreamEngine(model)
 
 
 class EngineReplica:

@@ -18,6 +18,7 @@ __all__ = [
     "RESPONSES",
     "RESTARTED",
     "RUNNING",
+    "UPSTREAM_ATTEMPTS",
 ]
 
 RUNNING = Gauge("penstock_engine_running", "Generations under way on this engine replica.")
@@ -59,4 +60,9 @@ ADAPTER_LOAD_SECONDS = Histogram(
     "penstock_engine_adapter_load_seconds",
     "Seconds from reading an adapter's files to its first answer.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+UPSTREAM_ATTEMPTS = Counter(
+    "penstock_engine_upstream_attempts_total",
+    "Requests to a hosted model's server: answered, failed (may go better again) or refused.",
+    ("outcome",),
 )

@@ -157,7 +157,7 @@ class UpstreamModel(_Model):
     api_key_env: str = Field("", description="The environment variable that holds the key.")
     api_key_file: str = Field("", description="The file that holds the key.")
     dialect: Literal["openai", "vllm"] = Field(
-        "openai", description="vllm: it knows top_k, priorities, cache salts and usage per chunk."
+        "openai", description="vllm: it knows top_k, cache salts and usage per chunk."
     )
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="How chat requests name the bound of an answer."
@@ -165,7 +165,17 @@ class UpstreamModel(_Model):
     prompts: Literal["completions", "chat"] = Field(
         "completions", description="Where a prompt goes; chat makes one user turn of it."
     )
-    logprobs: bool = Field(True, description="Ask for the log-probabilities of drawn tokens.")
+    omit: Sequence[
+        Literal[
+            "temperature",
+            "top_p",
+            "presence_penalty",
+            "frequency_penalty",
+            "seed",
+            "logprobs",
+            "stream_options",
+        ]
+    ] = Field((), description="Fields that it refuses: requests go without them.")
     connect_s: float = Field(5, gt=0, description="Bound on a connection's making.")
     idle_s: float = Field(60, gt=0, description="Bound on the silence within a stream.")
     timeout_s: float = Field(600, gt=0, description="Bound on one attempt.")

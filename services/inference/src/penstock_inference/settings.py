@@ -69,19 +69,32 @@ class InferenceSettings(Settings):
     adapter_idle_s: float = Field(
         60, ge=0, description="An adapter that no route names is unloaded when idle for so long."
     )
-    engine_replicas: int = Field(1, ge=1, description="Engine replicas.")
+    engine_replicas: int = Field(1, ge=1, description="Engine replicas; the fewest, if scaled.")
+    engine_replicas_max: int = Field(
+        0, ge=0, description="The most; between the two work decides (docs/scaling.md). 0: fixed."
+    )
     engine_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for an engine.")
     engine_gpus: float = Field(0, ge=0, description="GPUs that Ray reserves for an engine.")
+    scale_target: float = Field(
+        1, gt=0, description="Work that a replica should have ahead, in multiples of max_running."
+    )
+    scale_tokens: int = Field(
+        512, ge=1, description="Tokens that count as one request of that work, if it has more."
+    )
+    scale_up_after_s: float = Field(
+        5, ge=0, description="How long there must be more work than that for another replica."
+    )
+    scale_down_after_s: float = Field(
+        120, ge=0, description="How long there must be clearly less for one replica less."
+    )
     pump_replicas: int = Field(1, ge=1, description="Pump replicas; at most the partitions.")
-    max_in_flight: int = Field(
-        512, ge=1, description="Requests that a pump has at engines at a time."
+    max_tokens_in_flight: int = Field(
+        1_000_000, ge=1, description="Tokens that a pump may have at engines at a time."
     )
-    read_ahead: int = Field(
-        1000, ge=1, description="Records of a partition delivered and not yet committed."
+    read_ahead_records: int = Field(
+        20_000, ge=1, description="Requests that a pump holds, those at engines among them."
     )
-    max_attempts: int = Field(
-        5, ge=1, description="Times that work is begun again after an engine was lost."
-    )
+    read_ahead_mib: int = Field(64, ge=1, description="The same in MiB of their records.")
     cache_mib: int = Field(
         64, ge=0, description="Answers that a pump keeps for the same question, in MiB; 0: none."
     )
@@ -112,6 +125,13 @@ class InferenceSettings(Settings):
     scripted_poison: str = Field(
         "", description="Scripted: a prompt that holds this text kills the engine. Empty: none."
     )
+
+    @field_validator("engine_replicas_max")
+    @classmethod
+    def _ordered(cls, most: int, info: ValidationInfo) -> int:
+        if 0 < most < info.data.get("engine_replicas", 1):
+            raise ValueError("it must be 0, or at least PENSTOCK_INFERENCE_ENGINE_REPLICAS")
+        return most
 
     @field_validator("semantic_cache_threshold")
     @classmethod
@@ -153,10 +173,24 @@ class InferenceSettings(Settings):
             )
         return missing
 
+    def describe_models(self) -> list[str]:
+        """The models, a line each, with what they lack; for people.
+
+        Raises:
+            SettingsError: The file declares what cannot be, or none of them can be served.
+        """
+        missing = self.check_models()
+        return [
+            f"{model.name}: {model.kind}, {'; '.join(missing.get(model.name, ['ready to start']))}"
+            for model in self.base_models()
+        ]
+
     def _only_model(self) -> Model:
         shared: dict[str, Any] = {
             "name": self.model_name,
-            "replicas": Replicas(min=self.engine_replicas, max=self.engine_replicas),
+            "replicas": Replicas(
+                min=self.engine_replicas, max=self.engine_replicas_max or self.engine_replicas
+            ),
             "cpus": self.engine_cpus,
             "gpus": self.engine_gpus,
         }
