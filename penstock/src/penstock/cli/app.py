@@ -8,7 +8,18 @@ from typing import Annotated
 import structlog
 import typer
 
-from penstock.cli import demo, feedback, generate, models, publish, routes, spend, tail, topics
+from penstock.cli import (
+    cancel,
+    demo,
+    feedback,
+    generate,
+    models,
+    publish,
+    routes,
+    spend,
+    tail,
+    topics,
+)
 
 __all__ = ["app", "main"]
 
@@ -25,6 +36,7 @@ app.command(epilog="Example:  penstock publish -m 'My invoice is wrong' --tenant
 )
 app.command(epilog="Example:  penstock tail responses --from-beginning --count 3 --json")(tail.tail)
 app.command(epilog="Example:  penstock generate 'My invoice is wrong' --stream")(generate.generate)
+app.command(epilog="Example:  penstock cancel req-0f3c... --tenant support")(cancel.cancel)
 app.command(epilog="Example:  penstock feedback 0f3c... --label billing --tenant support")(
     feedback.feedback
 )
