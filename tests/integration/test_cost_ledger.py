@@ -106,7 +106,7 @@ class Cost:
         async with asyncio.timeout(60):
             while True:
                 found = await self.spend()
-                if found.lines >= lines:
+                if sum(kind.lines for kind in found.kinds) >= lines:
                     return found
                 await asyncio.sleep(0.1)
 
@@ -203,6 +203,46 @@ async def test_spend_is_exact_over_aborts_repeats_and_a_kill(cost: Cost) -> None
     assert [list(group.price_versions) for group in found.groups] == [["1"]] * 3
     one = await cost.spend(tenant="tenant-1", model="triage")
     assert one.total_usd == expected_usd(lines[1::3], {"triage": TRIAGE})
+    assert await cost.stop() == 0
+
+
+async def test_hits_replays_shadows_and_probes_are_told_apart(cost: Cost) -> None:
+    kinds = [
+        usage_pb2.USAGE_KIND_GENERATION,
+        usage_pb2.USAGE_KIND_CACHE_HIT,
+        usage_pb2.USAGE_KIND_REPLAY,
+        usage_pb2.USAGE_KIND_SHADOW,
+        usage_pb2.USAGE_KIND_PROBE,
+    ]
+    lines = [usage(n) for n in range(25)]
+    hits = lines[1::5]
+    for n, line in enumerate(lines):
+        line.kind = kinds[n % 5]
+    originals = [usage_pb2.UsageLine.FromString(line.SerializeToString()) for line in hits]
+    for hit in hits:
+        hit.avoided.CopyFrom(hit.usage)
+        hit.usage.Clear()
+    await cost.write(lines)
+    await cost.write(hits)  # again, under the same line ids
+    await cost.start()
+    found = await cost.spend_of(25)
+    prices = {"triage": TRIAGE}
+    billed = [*lines[0::5], *lines[2::5]]
+    unbilled = [*lines[3::5], *lines[4::5]]
+    assert found.lines == 15
+    assert found.total_usd == expected_usd(billed, prices)
+    assert found.avoided_usd == expected_usd(originals, prices)
+    assert found.unbilled_usd == expected_usd(unbilled, prices)
+    assert [(k.kind, k.billed, k.lines) for k in found.kinds] == [
+        (usage_pb2.USAGE_KIND_GENERATION, True, 5),
+        (usage_pb2.USAGE_KIND_REPLAY, True, 5),
+        (usage_pb2.USAGE_KIND_CACHE_HIT, True, 5),
+        (usage_pb2.USAGE_KIND_SHADOW, False, 5),
+        (usage_pb2.USAGE_KIND_PROBE, False, 5),
+    ]
+    amounts = [expected_usd(lines[start::5], prices) for start in (0, 2, 1, 3, 4)]
+    assert [kind.amount_usd for kind in found.kinds] == amounts
+    assert amounts[2] == "0"
     assert await cost.stop() == 0
 
 

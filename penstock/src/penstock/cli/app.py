@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import structlog
@@ -43,6 +44,9 @@ app.command(epilog="Example:  penstock feedback 0f3c... --label billing --tenant
 app.command(epilog="Example:  penstock models")(models.models)
 app.command(epilog="Example:  penstock spend --tenant support --since 2026-01-01")(spend.spend)
 app.command(epilog="Example:  penstock demo --limit 200 --rate 50 --json-out demo.json")(demo.demo)
+# What a service adds where it is installed: the kit knows no service by name.
+for group in sorted(entry_points(group="penstock.commands"), key=lambda found: found.name):
+    app.add_typer(group.load(), name=group.name)
 
 
 @app.callback()
