@@ -64,9 +64,15 @@ test-integration: setup ## Run the tests against a real Kafka
 test-e2e: setup ## Run the tests of the whole stack
 	@$(PYTEST) tests/e2e
 
+SEED ?= 1
+
 .PHONY: test-chaos
-test-chaos: setup ## Run the tests that kill parts of the running stack
-	@$(PYTEST) tests/chaos
+test-chaos: setup ## Kill, stop and cut parts of the stack under load, and check every answer (SEED=1)
+	@$(BIN)/python -m tests.chaos.run --seed $(SEED)
+
+.PHONY: test-chaos-long
+test-chaos-long: setup ## The same with 220 faults and 100,000 requests; writes bench/CHAOS.md
+	@$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults 220 --requests 101000 --out bench/CHAOS.md
 
 .PHONY: check
 check: check-python check-protos check-compose check-k8s ## Run every static check
