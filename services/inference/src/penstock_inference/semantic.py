@@ -45,8 +45,8 @@ class _Entry:
 class SemanticCache:
     """Answers by likeness, least recently used first out. Not for use from several threads.
 
-    A lookup reads one partition's vectors: `max_rows` bounds its time, about 0.2 ms for 1,000
-    vectors of 1,024.
+    A lookup reads one partition's vectors: `max_rows` bounds its time, about 0.04 ms for 1,000
+    vectors of 1,024 on an idle core, after 0.1 ms for the question's own.
 
     Args:
         embedder: Makes the vectors.
