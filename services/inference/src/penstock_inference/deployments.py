@@ -7,15 +7,20 @@ talks to them on streams of its own; Ray keeps placement, restarts, health and r
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray import serve
 
+from penstock_inference.autoscaler import autoscaling_config
 from penstock_inference.engine_replica import EngineReplica
 from penstock_inference.models import Model
 from penstock_inference.pump_replica import PumpReplica
+from penstock_inference.scaling import Targets
 from penstock_inference.settings import InferenceSettings
 
 __all__ = ["PUMPS", "build", "build_engines", "build_pumps", "engines_of"]
 
+UNBOUNDED_SLOTS = 128  # of an engine that takes as much as comes, for scaling
 PUMPS = "penstock"  # the pumps' application
 
 
@@ -49,12 +54,29 @@ def build_engines(settings: InferenceSettings, model: Model, place: int) -> serv
     return serve.deployment(
         EngineReplica,
         name=engines_of(model.name),
-        num_replicas=model.replicas.min,
+        **_replicas(settings, model),
         ray_actor_options={"num_cpus": model.cpus, "num_gpus": model.gpus},
         graceful_shutdown_timeout_s=_bound_s(settings),
         health_check_period_s=10,
         health_check_timeout_s=90,
     ).bind(settings, model, place)
+
+
+def _replicas(settings: InferenceSettings, model: Model) -> dict[str, Any]:
+    bounds = model.replicas
+    if bounds.min == bounds.max:
+        return {"num_replicas": bounds.min}
+    requests = round((model.max_running or UNBOUNDED_SLOTS) * settings.scale_target)
+    targets = Targets(
+        requests=max(1, requests),
+        tokens=max(1, requests) * settings.scale_tokens,
+        up_after_s=settings.scale_up_after_s,
+        down_after_s=settings.scale_down_after_s,
+    )
+    scaling = autoscaling_config(
+        model.name, minimum=bounds.min, maximum=bounds.max, targets=targets
+    )
+    return {"autoscaling_config": scaling}
 
 
 def build_pumps(settings: InferenceSettings) -> serve.Application:
