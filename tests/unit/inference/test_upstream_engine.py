@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from aiohttp import web
 from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
 from penstock_inference.errors import AdapterUnusable, EngineUnusable
 from penstock_inference.generation import (
+    Adapter,
     AdapterHost,
     Completion,
     Delta,
@@ -313,14 +315,22 @@ async def test_what_a_server_refuses_is_left_out(upstream: Upstream, engine_of: 
 async def test_adapters_have_names_of_their_own_there(
     upstream: Upstream, engine_of: EngineOf
 ) -> None:
-    engine = await engine_of(adapters={"triage-v2": "lora-2"})
-    assert set(engine.adapters) == {"triage-v2"}
+    engine = await engine_of(adapters={"triage-v2": "lora-2", "triage-v4": "lora-4"})
+    assert list(engine.adapters) == []
+    await engine.load_adapter(Adapter("triage-v2", Path(), ""))
+    assert list(engine.adapters) == ["triage-v2"]
+    assert upstream.bodies[-1]["max_tokens"] == 1  # a probe
     await answer_of(engine, dataclasses.replace(WORK, adapter="triage-v2"))
-    assert upstream.bodies[0]["model"] == "lora-2"
+    assert upstream.bodies[-1]["model"] == "lora-2"
     with pytest.raises(Unavailable, match="triage-v3"):
         await answer_of(engine, dataclasses.replace(WORK, adapter="triage-v3"))
     with pytest.raises(AdapterUnusable, match="declare it"):
-        await engine.load_adapter(type("A", (), {"name": "triage-v3"})())
+        await engine.load_adapter(Adapter("triage-v3", Path(), ""))
+    upstream.answers = [refuses(404)]
+    with pytest.raises(AdapterUnusable, match="does not answer"):
+        await engine.load_adapter(Adapter("triage-v4", Path(), ""))
+    await engine.unload_adapter("triage-v2")
+    assert list(engine.adapters) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import ray
 from ray import serve
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from penstock.telemetry import configure_logs, logger
 from penstock_inference.deployments import PUMPS, build
@@ -70,7 +70,7 @@ def _watch(applications: Mapping[str, serve.Application], ended: threading.Event
     known: dict[str, ApplicationStatus] = {}
     while not ended.wait(WATCH_S):
         found = serve.status().applications
-        failed = {n: a.message for n, a in found.items() if a.status in _FAILED}
+        failed = {n: _reason(a) for n, a in found.items() if a.status in _FAILED}
         running = [n for n, a in found.items() if a.status == ApplicationStatus.RUNNING]
         for name, application in found.items():
             if known.get(name) != application.status:
@@ -81,12 +81,18 @@ def _watch(applications: Mapping[str, serve.Application], ended: threading.Event
                     "application",
                     name=name,
                     status=application.status.value,
-                    reason=application.message,
+                    reason=_reason(application),
                 )
         again = supervision.look(failed, running, time.monotonic())
         if again:
             log.info("deploying again", applications=again)
             _deploy({name: applications[name] for name in again})
+
+
+def _reason(application: ApplicationStatusOverview) -> str:
+    """Why an application is not well: the last line of each deployment's account, a traceback."""
+    accounts = [d.message.strip().splitlines() for d in application.deployments.values()]
+    return "; ".join(account[-1].strip() for account in accounts if account)
 
 
 def _start_ray(settings: InferenceSettings, models: Sequence[Model]) -> None:

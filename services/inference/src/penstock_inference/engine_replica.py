@@ -11,15 +11,17 @@ from ray import serve
 from penstock.rpc.server import Server, Service
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2_grpc
+from penstock_inference.adapters import AdapterKeeper
 from penstock_inference.directory import ANNOUNCE_S, Announcement, DirectoryClient
 from penstock_inference.directory_actor import DirectoryHandle
 from penstock_inference.engine_servicer import EngineServicer
-from penstock_inference.generation import Engine
+from penstock_inference.generation import AdapterHost, Engine
 from penstock_inference.models import Model, ScriptedModel, UpstreamModel, VllmModel
 from penstock_inference.pool import MAX_MESSAGE_BYTES
 from penstock_inference.replica import observe, rank_of, reachable
 from penstock_inference.scripted import ScriptedEngine
 from penstock_inference.settings import InferenceSettings
+from penstock_inference.wanted import WantedAdapters, finder_of
 
 __all__ = ["EngineReplica"]
 
@@ -52,7 +54,8 @@ class EngineReplica:
     """Holds an engine, serves its stream and announces it.
 
     Duties: (1) load the engine, (2) serve pumps, (3) tell the directory address and load every
-    second, (4) tell Serve whether it still generates, (5) withdraw before it ends.
+    second, (4) keep the adapters that routes want, (5) tell Serve whether it still generates,
+    (6) withdraw before it ends.
 
     Args:
         settings: Of the service.
@@ -82,8 +85,22 @@ class EngineReplica:
         await self._server.set_ready(True)
         self._address = f"{reachable(settings.host)}:{port}"
         self._directory: DirectoryClient = DirectoryHandle()
-        self._announcer = asyncio.create_task(self._announce())
+        self._tasks = [asyncio.create_task(self._announce()), *self._keep_adapters()]
         log.info("engine serves", model=model.name, replica=self._replica_id, address=self._address)
+
+    def _keep_adapters(self) -> list[asyncio.Task[None]]:
+        if not isinstance(self._engine, AdapterHost):
+            return []
+        settings, servicer = self._settings, self._servicer
+        wanted = WantedAdapters(settings.kafka_bootstrap, settings.topic_prefix, self._model.name)
+        keeper = AdapterKeeper(
+            self._engine,
+            finder_of(self._model),
+            desired=lambda: wanted.names,
+            in_use=lambda: servicer.adapters_in_use,
+            idle_s=settings.adapter_idle_s,
+        )
+        return [asyncio.create_task(wanted.run()), asyncio.create_task(keeper.run())]
 
     async def _announce(self) -> None:
         while not self._servicer.lost:
@@ -108,12 +125,16 @@ class EngineReplica:
         """Serve restarts the replica when this raises."""
         if self._servicer.lost:
             raise RuntimeError("the engine is lost")
+        for task in self._tasks:
+            if task.done():
+                raise RuntimeError(f"a task of the engine's replica ended: {task!r}")
         await self._engine.check()
 
     async def __del__(self) -> None:
-        if not hasattr(self, "_announcer"):  # the constructor failed
+        if not hasattr(self, "_tasks"):  # the constructor failed
             return
-        self._announcer.cancel()
+        for task in self._tasks:
+            task.cancel()
         with contextlib.suppress(Exception):
             await self._directory.withdraw(self._replica_id)
         await self._server.stop(self._settings.drain_s)

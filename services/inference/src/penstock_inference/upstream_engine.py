@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import logging
 import os
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
@@ -18,7 +20,7 @@ from penstock.errors import PenstockError, Unavailable
 from penstock.telemetry import logger
 from penstock_inference import metrics
 from penstock_inference.errors import AdapterUnusable, EngineUnusable
-from penstock_inference.generation import Adapter, Completion, Delta, Generation
+from penstock_inference.generation import Adapter, Completion, Delta, Generation, Message
 from penstock_inference.models import ModelsError, UpstreamModel
 from penstock_inference.rates import RateLimits
 from penstock_inference.upstream_errors import Refusal, refusal_of
@@ -38,6 +40,24 @@ CHECK_S = 10.0
 FRESH_S = 60.0  # an answer so lately says more than a check
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+
+_PROBE = Generation(
+    request_id="",
+    messages=(Message("user", "ready?"),),
+    prompt="",
+    passages=(),
+    max_tokens=1,
+    temperature=0.0,
+    top_p=1.0,
+    top_k=0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    stop=(),
+    seed=0,
+    schema=None,
+    priority=0,
+    stream=False,
+)
 
 OnEvent = Callable[[Delta | Completion | Exception], None]
 # What a body that is JSON, but no answer, makes of itself.
@@ -68,6 +88,7 @@ class UpstreamEngine:
         self._free = asyncio.Semaphore(model.max_running)
         self._runs: dict[str, asyncio.Task[Completion]] = {}
         self._client: httpx.AsyncClient | None = None
+        self._adapters: set[str] = set()
         self._answered_at = float("-inf")
 
     @property
@@ -133,19 +154,30 @@ class UpstreamEngine:
 
     @property
     def adapters(self) -> Collection[str]:
-        """See `AdapterHost`: those that are declared; the upstream has them already."""
-        return self._model.adapters.keys()
+        """See `AdapterHost`."""
+        return self._adapters
 
     async def load_adapter(self, adapter: Adapter) -> None:
-        """See `AdapterHost`."""
-        if adapter.name not in self._model.adapters:
+        """See `AdapterHost`: the upstream has those that are declared, so it is only probed."""
+        name = adapter.name
+        if name in self._adapters:
+            return
+        if name not in self._model.adapters:
             raise AdapterUnusable(
-                f"{adapter.name} is not among the adapters of the hosted model {self._model.name}: "
+                f"{name} is not among the adapters of the hosted model {self._model.name}: "
                 "declare it there with its model id at the upstream"
             )
+        probe = dataclasses.replace(_PROBE, request_id=f"probe-{uuid.uuid4().hex}", adapter=name)
+        try:
+            async for _ in self.generate(probe):
+                pass
+        except PenstockError as error:
+            raise AdapterUnusable(f"{name} does not answer: {error.message}") from error
+        self._adapters.add(name)
 
     async def unload_adapter(self, name: str) -> None:
-        """See `AdapterHost`: it stays where it is."""
+        """See `AdapterHost`: the upstream keeps it."""
+        self._adapters.discard(name)
 
     async def check(self) -> None:
         """See `Engine`: fails where the upstream refuses us, not where it is away for a while.
