@@ -12,10 +12,12 @@ import typer
 from penstock.cli import (
     cancel,
     demo,
+    dlq,
     feedback,
     generate,
     models,
     publish,
+    replay,
     routes,
     spend,
     tail,
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(routes.app, name="routes")
+app.add_typer(dlq.app, name="dlq")
 app.command(epilog="Example:  penstock publish -m 'My invoice is wrong' --tenant support --wait")(
     publish.publish
 )
@@ -41,6 +44,10 @@ app.command(epilog="Example:  penstock cancel req-0f3c... --tenant support")(can
 app.command(epilog="Example:  penstock feedback 0f3c... --label billing --tenant support")(
     feedback.feedback
 )
+app.command(
+    epilog="Example:  penstock replay --from 2026-05-01T10:00:00 --to 2026-05-01T10:20:00 "
+    "--model triage --variant triage-lora-7"
+)(replay.replay)
 app.command(epilog="Example:  penstock models")(models.models)
 app.command(epilog="Example:  penstock spend --tenant support --since 2026-01-01")(spend.spend)
 app.command(epilog="Example:  penstock demo --limit 200 --rate 50 --json-out demo.json")(demo.demo)

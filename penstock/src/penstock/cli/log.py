@@ -46,22 +46,27 @@ async def publisher(settings: CliSettings) -> AsyncIterator[KafkaPublisher]:
 
 @contextlib.asynccontextmanager
 async def reading(
-    settings: CliSettings, topic: str, start: Start, on_record: Callable[[Record], None]
+    settings: CliSettings,
+    topic: str,
+    start: Start,
+    on_record: Callable[[Record], None],
+    *,
+    patience_s: float = READ_S,
 ) -> AsyncIterator[None]:
     """Reads a topic while the context lasts; entered when what was there has been read.
 
     Raises:
-        CliError: It took longer than a minute.
+        CliError: It took longer than `patience_s`.
     """
     reader = LogReader(settings.kafka_bootstrap, topic, start=start)
     task = asyncio.create_task(reader.run(on_record))
     caught_up = asyncio.create_task(reader.caught_up.wait())
     try:
-        await asyncio.wait({task, caught_up}, timeout=READ_S, return_when="FIRST_COMPLETED")
+        await asyncio.wait({task, caught_up}, timeout=patience_s, return_when="FIRST_COMPLETED")
         if task.done():
             task.result()
         if not reader.caught_up.is_set():
-            raise CliError(f"{topic} could not be read within {READ_S:g} s")
+            raise CliError(f"{topic} could not be read within {patience_s:g} s")
         yield
     finally:
         for pending in (task, caught_up):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,15 +11,21 @@ import typer
 from penstock.codec import Encoding
 
 __all__ = [
+    "FORMATS",
     "EncodingName",
     "IdempotencyKey",
+    "Instant",
     "Json",
     "MaxTokens",
     "Model",
     "Prompt",
     "Temperature",
     "Tenant",
+    "utc",
 ]
+
+# Of instants that people type.
+FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"]
 
 Model = Annotated[str | None, typer.Option(help="The route; the only one when left out.")]
 Tenant = Annotated[str | None, typer.Option(help="Who is billed; `default` when left out.")]
@@ -28,7 +35,16 @@ Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 is gree
 IdempotencyKey = Annotated[
     str | None, typer.Option(help="Names the request: two with one key and tenant are one.")
 ]
+Instant = Annotated[
+    dt.datetime | None,
+    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"], help="In UTC."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def utc(instant: dt.datetime | None) -> dt.datetime | None:
+    """An `Instant` as it is meant: what people type is UTC."""
+    return None if instant is None else instant.replace(tzinfo=dt.UTC)
 
 
 class EncodingName(StrEnum):
