@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -19,99 +14,16 @@ import pytest
 
 from penstock.codec import decode, encode
 from penstock.errors import Code
-from penstock.kafka.admin import KafkaAdmin, Sizes, plan
-from penstock.kafka.publisher import KafkaPublisher
-from penstock.kafka.reader import LogReader, Start
-from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import error_of
-from penstock.topics import TOPICS
-from penstock.v1 import admitted_pb2, request_pb2, response_pb2, route_pb2
+from penstock.v1 import admitted_pb2, request_pb2, response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 from penstock_native.kafka import KafkaServer
-from penstock_native.ports import free_port
-from penstock_native.processes import spawn
+from tests.integration.ingest_process import Ingest, running, until
 
 pytestmark = pytest.mark.integration
 
 JSON_TYPE = (("content-type", b"application/json"),)
-
-
-class Ingest:
-    """One ingest process after another, with the same settings and a topic prefix of its own."""
-
-    def __init__(self, bootstrap: str, prefix: str, log: Path) -> None:
-        self.prefix = prefix
-        self.bootstrap = bootstrap
-        self.http_port, self.grpc_port = free_port(), free_port()
-        self.log = log
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        settings = {
-            "PENSTOCK_KAFKA_BOOTSTRAP": self.bootstrap,
-            "PENSTOCK_TOPIC_PREFIX": self.prefix,
-            "PENSTOCK_INGEST_HTTP_PORT": str(self.http_port),
-            "PENSTOCK_INGEST_GRPC_PORT": str(self.grpc_port),
-            "PENSTOCK_INGEST_METRICS_PORT": "0",
-        }
-        self.process = spawn(
-            [sys.executable, "-m", "penstock_ingest"],
-            log=self.log,
-            environment={**os.environ, **settings},
-        )
-
-    def kill(self, number: int = signal.SIGKILL) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-    async def until_ready(self) -> None:
-        await until(lambda: self.status() == 200, lambda: self.log.read_text()[-3000:])
-
-    def status(self) -> int:
-        try:
-            url = f"http://127.0.0.1:{self.http_port}/health/ready"
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return 0
-
-    async def publish(self, records: Sequence[Outgoing]) -> None:
-        publisher = KafkaPublisher(self.bootstrap, "test", linger_ms=5)
-        await publisher.start()
-        await publisher.publish(records)
-        await publisher.stop()
-
-    def request(
-        self, value: bytes, key: str, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> Outgoing:
-        return Outgoing(f"{self.prefix}.requests", key.encode(), value, headers)
-
-    async def route(self) -> None:
-        route = route_pb2.Route(model="triage", version=1)
-        route.variants.add(name="base", weight=1, stage=route_pb2.STAGE_CHAMPION)
-        topic = f"{self.prefix}.routes"
-        await self.publish([encode(route, topic=topic, key="triage", source="test")])
-
-    async def read(self, topic: str) -> list[Record]:
-        """Everything that is committed now."""
-        reader = LogReader(self.bootstrap, f"{self.prefix}.{topic}", start=Start.BEGINNING)
-        records: list[Record] = []
-        task = asyncio.create_task(reader.run(records.append))
-        await asyncio.wait_for(reader.caught_up.wait(), 30)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return records
-
-
-async def until(condition: Callable[[], bool], why: Callable[[], str], limit_s: float = 60) -> None:
-    give_up = time.monotonic() + limit_s
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < give_up, why()
-        await asyncio.sleep(0.1)
 
 
 @pytest.fixture
@@ -119,14 +31,10 @@ async def ingest(
     kafka: KafkaServer, request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[Ingest]:
     prefix = f"ingest-{request.node.name.replace('_', '-')}"
-    async with KafkaAdmin(kafka.bootstrap) as admin:
-        observed = await admin.observe(prefix)
-        await admin.apply(plan(TOPICS, prefix, Sizes(), observed), observed, 1)
-    process = Ingest(kafka.bootstrap, prefix, tmp_path / "ingest.log")
-    process.start()
-    yield process
-    if process.process is not None and process.process.poll() is None:
-        process.kill()
+    # Nothing answers in these tests: what is sent stays queued.
+    bound = {"PENSTOCK_INGEST_MAX_QUEUED_PER_TENANT": "0"}
+    async with running(kafka, prefix, tmp_path / "ingest.log", **bound) as process:
+        yield process
 
 
 async def test_every_record_gets_its_response(ingest: Ingest) -> None:
