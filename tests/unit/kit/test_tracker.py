@@ -1,4 +1,6 @@
-"""The position moves over finished work only, and never needs an offset that is not delivered."""
+"""The position moves over ended work only, never needs an offset that is not delivered, and what
+ended above it travels to the next owner.
+"""
 
 from __future__ import annotations
 
@@ -6,81 +8,171 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kafka.tracker import Tracker
+from penstock.kafka import progress
+from penstock.kafka.progress import MAX_CHARS, MAX_NOTES, SPAN, Note, Progress
+from penstock.kafka.tracker import Delivered, Tracker
 
 
 def tracker_with(*offsets: int, position: int = 0) -> Tracker[str]:
     tracker: Tracker[str] = Tracker(position)
+    opened = tracker.ready(10)
+    assert opened is not None
+    tracker.committed(opened)
     for offset in offsets:
-        assert tracker.deliver(offset)
+        assert tracker.deliver(offset) is Delivered.NEW
     return tracker
 
 
-def test_work_that_ends_out_of_order_waits_for_the_first() -> None:
+def commit(tracker: Tracker[str], *, clean: bool = False) -> tuple[list[str], int, str]:
+    batch = tracker.ready(100, clean=clean)
+    assert batch is not None
+    tracker.committed(batch)
+    return list(batch.results), batch.next_offset, batch.metadata
+
+
+def test_work_that_ends_out_of_order_is_committed_at_once_and_the_position_waits() -> None:
     tracker = tracker_with(0, 1, 2)
     tracker.complete(2, "c")
     tracker.complete(1, "b")
-    assert tracker.ready(10) is None
+    results, position, metadata = commit(tracker)
+    assert (results, position) == (["c", "b"], 0)
+    assert progress.decode(metadata).done == 0b110
     tracker.complete(0, "a")
-    batch = tracker.ready(10)
-    assert batch is not None
-    assert (list(batch.results), batch.next_offset) == (["a", "b", "c"], 3)
+    assert commit(tracker)[:2] == (["a"], 3)
 
 
 def test_a_marker_between_records_counts_as_done() -> None:
     tracker = tracker_with(4, 7, position=4)
     tracker.complete(4, "a")
-    batch = tracker.ready(10)
-    assert batch is not None
-    assert batch.next_offset == 7
+    assert commit(tracker)[1] == 7
 
 
-def test_a_repeat_below_the_position_is_refused() -> None:
-    tracker = tracker_with(5, position=5)
-    assert not tracker.deliver(4)
-    assert not tracker.deliver(5)
-    assert tracker.uncommitted == 1
-
-
-def test_a_batch_is_offered_until_it_is_committed() -> None:
-    tracker = tracker_with(0, 1)
-    tracker.complete(0, "a")
-    first = tracker.ready(10)
-    assert first is not None
+def test_the_next_owner_runs_what_was_not_committed_and_nothing_else() -> None:
+    tracker = tracker_with(0, 1, 2, 3)
     tracker.complete(1, "b")
-    tracker.committed(first)
-    second = tracker.ready(10)
-    assert second is not None
-    assert (list(second.results), second.next_offset, tracker.uncommitted) == (["b"], 2, 1)
+    tracker.complete(3, "d")
+    _, position, metadata = commit(tracker)
+    tracker.complete(0, "lost with its owner")
+    heir: Tracker[str] = Tracker(position, metadata)
+    states = [heir.deliver(offset) for offset in range(4)]
+    assert states == [Delivered.NEW, Delivered.DONE, Delivered.NEW, Delivered.DONE]
+
+
+def test_a_repeat_is_told_apart() -> None:
+    tracker = tracker_with(5, position=5)
+    assert tracker.deliver(4) is Delivered.REPEAT
+    assert tracker.deliver(5) is Delivered.REPEAT
 
 
 def test_a_second_result_is_a_bug_and_says_so() -> None:
     tracker = tracker_with(0)
     tracker.complete(0, "a")
-    with pytest.raises(ValueError, match="completed twice"):
+    with pytest.raises(ValueError, match="end twice"):
         tracker.complete(0, "again")
 
 
+def test_the_death_of_an_owner_counts_against_what_it_had_begun() -> None:
+    tracker = tracker_with(0, 1, 2)
+    tracker.begin(1)
+    tracker.note_begun()
+    _, position, metadata = commit(tracker)
+    heir: Tracker[str] = Tracker(position, metadata)
+    assert [heir.deaths(offset) for offset in range(3)] == [0, 1, 0]
+
+
+def test_an_owner_that_lets_go_in_order_leaves_no_blame() -> None:
+    tracker = tracker_with(0, 1)
+    tracker.begin(0)
+    _, position, metadata = commit(tracker, clean=True)
+    heir: Tracker[str] = Tracker(position, metadata)
+    assert heir.deaths(0) == 0
+    assert not heir.careful
+
+
+def test_an_owner_that_lost_the_partition_and_lives_blames_nobody() -> None:
+    tracker = tracker_with(0)
+    tracker.begin(0)
+    tracker.note_begun()
+    _, position, metadata = commit(tracker)
+    heir: Tracker[str] = Tracker(position, metadata, survived=True)
+    assert heir.deaths(0) == 0
+
+
+def test_where_a_suspect_was_at_work_only_it_is_blamed() -> None:
+    tracker = tracker_with(0, 1)
+    tracker.died(0)
+    tracker.died(0)
+    tracker.begin(0)
+    tracker.begin(1)
+    _, position, metadata = commit(tracker)
+    heir: Tracker[str] = Tracker(position, metadata)
+    assert (heir.deaths(0), heir.deaths(1)) == (3, 0)
+
+
+def test_owners_that_die_before_they_commit_make_the_next_one_careful() -> None:
+    metadata = ""
+    for _ in range(4):
+        tracker: Tracker[str] = Tracker(0, metadata)
+        careful = tracker.careful
+        _, _, metadata = commit(tracker)
+    assert careful
+    tracker.deliver(0)
+    tracker.complete(0, "a")
+    commit(tracker)
+    assert not tracker.careful
+
+
+def test_a_halt_stays_for_the_next_owner() -> None:
+    tracker = tracker_with(0)
+    tracker.halted_at_ms = 1_700_000_000_000
+    tracker.dirty = True
+    _, position, metadata = commit(tracker)
+    assert Tracker[str](position, metadata).halted_at_ms == 1_700_000_000_000
+
+
+def test_what_ended_beyond_the_span_waits_for_the_position() -> None:
+    tracker = tracker_with(0, SPAN - 1, SPAN)
+    tracker.complete(SPAN, "beyond")
+    tracker.complete(SPAN - 1, "last within")
+    assert commit(tracker)[:2] == (["last within"], 0)
+    assert tracker.ready(10) is None
+    tracker.complete(0, "a")
+    assert commit(tracker)[:2] == (["a"], SPAN)
+    assert commit(tracker)[:2] == (["beyond"], SPAN + 1)
+
+
+def test_metadata_of_other_tools_is_an_empty_start() -> None:
+    assert progress.decode("") == Progress()
+    assert progress.decode("committed by somebody's script") == Progress()
+    assert progress.decode("p1:!!") == Progress()
+    assert progress.decode("p1:AAAA") == Progress()
+
+
+notes = st.builds(Note, st.integers(0, 15), st.booleans())
+
+
 @given(
-    gaps=st.lists(st.integers(1, 4), min_size=1, max_size=30),
-    order=st.randoms(use_true_random=False),
-    limit=st.integers(1, 7),
+    done=st.integers(0, 2**SPAN - 1),
+    noted=st.dictionaries(st.integers(0, SPAN - 1), notes, max_size=MAX_NOTES),
+    clean=st.booleans(),
+    takeovers=st.integers(0, 1000),
+    halted_at_ms=st.integers(0, 2**44),
 )
-def test_every_result_is_committed_once_and_in_order(
-    gaps: list[int], order: object, limit: int
+def test_metadata_fits_and_comes_back_as_it_was(
+    done: int, noted: dict[int, Note], clean: bool, takeovers: int, halted_at_ms: int
 ) -> None:
-    offsets = [sum(gaps[: i + 1]) for i in range(len(gaps))]
-    tracker = tracker_with(*offsets)
-    shuffled = list(offsets)
-    order.shuffle(shuffled)  # type: ignore[attr-defined]
-    seen: list[str] = []
-    unfinished = set(offsets)
-    for offset in shuffled:
-        tracker.complete(offset, str(offset))
-        unfinished.discard(offset)
-        while batch := tracker.ready(limit):
-            assert all(batch.next_offset <= pending for pending in unfinished)
-            seen.extend(batch.results)
-            tracker.committed(batch)
-    assert seen == [str(offset) for offset in offsets]
-    assert tracker.uncommitted == 0
+    before = Progress(done, noted, clean, takeovers, halted_at_ms)
+    metadata = progress.encode(before)
+    assert len(metadata) <= MAX_CHARS
+    assert progress.decode(metadata) == before
+
+
+def test_the_worst_metadata_fits() -> None:
+    # No two neighbours alike, nothing to compress, and far apart where it can be.
+    done = int.from_bytes(bytes((i * 197 + 91) % 256 for i in range(SPAN // 8)), "little")
+    noted = {i * (SPAN // 500): Note(i % 15, bool(i % 2)) for i in range(500)}
+    metadata = progress.encode(Progress(done, noted, False, 2**30, 2**44))
+    assert len(metadata) <= MAX_CHARS
+    kept = progress.decode(metadata).notes
+    assert len(kept) == MAX_NOTES
+    assert min(note.deaths for note in kept.values()) >= 3

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    IllegalOperation,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+)
+from aiokafka.partitioner import murmur2
 from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
@@ -28,9 +36,11 @@ log = logger(__name__)
 SESSION_MS = 10_000
 HEARTBEAT_MS = 3_000
 REBALANCE_MS = 30_000
+DAY_MS = 86_400_000
 TRANSACTION_MS = 5_000  # a dead owner's transaction holds read-committed readers this long
 TAKE_S = 8.0  # within the session: the client sends no heartbeats while partitions are taken
 RELEASE_S = 5.0
+COMMIT_S = 15.0
 MAX_RECORD_BYTES = MAX_REQUEST_RECORD_BYTES + 1024 * 1024
 
 # aiokafka waits 20 ms whenever the broker still finishes the last transaction of the id, which
@@ -48,8 +58,10 @@ def record_of(message: object) -> Record:
         offset=m.offset,  # type: ignore[attr-defined]
         key=m.key,  # type: ignore[attr-defined]
         value=m.value,  # type: ignore[attr-defined]
-        headers=m.headers,  # type: ignore[attr-defined]
+        # Kafka allows a header without a value; one from outside must stop nobody.
+        headers=[(n, v if v is not None else b"") for n, v in m.headers],  # type: ignore[attr-defined]
         timestamp_ms=m.timestamp,  # type: ignore[attr-defined]
+        log_append_time=m.timestamp_type == 1,  # type: ignore[attr-defined]
     )
 
 
@@ -68,12 +80,64 @@ async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> N
     await asyncio.gather(*sent)
 
 
-class KafkaBroker:
-    """Makes memberships of consumer groups on a Kafka cluster."""
+async def send_batches(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> None:
+    """The same with the records of each partition in batches: a third of the work for many."""
+    batches: dict[TopicPartition, list[BatchBuilder]] = {}
+    for record in records:
+        tp = TopicPartition(record.topic, await _partition(producer, record))
+        open_batches = batches.get(tp)
+        if open_batches is None:
+            open_batches = batches[tp] = [producer.create_batch()]
+        if not _append(open_batches[-1], record):
+            open_batches.append(producer.create_batch())
+            if not _append(open_batches[-1], record):  # alone it always fits, or never
+                raise MessageSizeTooLargeError(f"a record of {record.topic} is too large")
+    sent = [
+        await producer.send_batch(batch, tp.topic, partition=tp.partition)
+        for tp, open_batches in batches.items()
+        for batch in open_batches
+    ]
+    await asyncio.gather(*sent)
 
-    def __init__(self, bootstrap: str, client_id: str = "penstock") -> None:
+
+def _append(batch: BatchBuilder, record: Outgoing) -> bool:
+    appended = batch.append(
+        timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
+    )
+    return appended is not None
+
+
+async def _partition(producer: AIOKafkaProducer, record: Outgoing) -> int:
+    if record.partition is not None:
+        return record.partition
+    count = len(await producer.partitions_for(record.topic))
+    return partition_of(record.key, count)
+
+
+@functools.lru_cache(maxsize=65_536)
+def partition_of(key: bytes | None, count: int) -> int:
+    """The partition that Kafka's own clients give a key; the first for none."""
+    if key is None:
+        return 0
+    return int((murmur2(key) & 0x7FFFFFFF) % count)
+
+
+class KafkaBroker:
+    """Makes memberships of consumer groups on a Kafka cluster.
+
+    Args:
+        bootstrap: Kafka's bootstrap servers.
+        client_id: Names the client in the broker's logs.
+        instance_id: Names the member for good: one that comes back within the session gets its
+            partitions back, and nobody else's move. No two may run at a time.
+    """
+
+    def __init__(
+        self, bootstrap: str, client_id: str = "penstock", *, instance_id: str | None = None
+    ) -> None:
         self._bootstrap = bootstrap
         self._client_id = client_id
+        self._instance_id = instance_id
 
     async def join(self, group: str, topic: str, listener: RebalanceListener) -> KafkaMembership:
         """See `penstock.kafka.ports.Broker`."""
@@ -81,6 +145,7 @@ class KafkaBroker:
             bootstrap_servers=self._bootstrap,
             client_id=self._client_id,
             group_id=group,
+            group_instance_id=self._instance_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -88,7 +153,10 @@ class KafkaBroker:
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_MS,
             partition_assignment_strategy=(StickyPartitionAssignor,),
-            max_poll_interval_ms=300_000,
+            # A full consumer does not poll; whether it makes progress is watched elsewhere.
+            max_poll_interval_ms=DAY_MS,
+            fetch_max_wait_ms=500,
+            fetch_max_bytes=16 * 1024 * 1024,
         )
         try:
             await consumer.start()
@@ -128,25 +196,40 @@ class KafkaMembership:
         self._client_id = client_id
         self._group = group
 
-    async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, list[Record]]:
+    async def poll(
+        self, timeout_s: float, max_records: int, partitions: Collection[Partition]
+    ) -> Mapping[Partition, list[Record]]:
         """See the port."""
+        wanted = [TopicPartition(*p) for p in partitions]
+        if not wanted:
+            # Pausing and polling instead would throw away what was fetched.
+            await asyncio.sleep(timeout_s)
+            return {}
         try:
             fetched = await self._consumer.getmany(
-                timeout_ms=int(timeout_s * 1000), max_records=max_records
+                *wanted, timeout_ms=int(timeout_s * 1000), max_records=max_records
             )
         except KafkaError as error:
             raise LogError(f"reading failed: {error!r}") from error
         return {Partition(*tp): [record_of(m) for m in batch] for tp, batch in fetched.items()}
 
-    def pause(self, partition: Partition) -> None:
+    def keep(self, partition: Partition, offset: int) -> None:
         """See the port."""
-        if TopicPartition(*partition) in self._consumer.assignment():
-            self._consumer.pause(TopicPartition(*partition))
+        tp = TopicPartition(*partition)
+        if tp in self._consumer.assignment():
+            self._consumer.seek(tp, offset)
+            self._consumer.resume(tp)
 
-    def resume(self, partition: Partition) -> None:
+    def unread(self, partition: Partition) -> int:
         """See the port."""
-        if TopicPartition(*partition) in self._consumer.assignment():
-            self._consumer.resume(TopicPartition(*partition))
+        tp = TopicPartition(*partition)
+        if tp not in self._consumer.assignment():
+            return 0
+        # `position` is a coroutine that waits for one; markers at the end count as read here.
+        state = self._consumer._subscription.subscription.assignment.state_value(tp)
+        if state is None or not state.has_valid_position or state.lso is None:
+            return 0
+        return max(0, int(state.lso) - int(state.position))
 
     async def take(self, partition: Partition) -> KafkaOwnership:
         """See the port."""
@@ -168,10 +251,8 @@ class KafkaMembership:
                 await producer.start()
                 position = await self._position(partition)
                 tp = TopicPartition(*partition)
-                if position.offset is None:
-                    await self._consumer.seek_to_beginning(tp)
-                else:
-                    self._consumer.seek(tp, position.offset)
+                self._consumer.seek(tp, position.offset)
+                self._consumer.resume(tp)
         except BaseException as error:
             await _stop(producer)
             if isinstance(error, Exception):
@@ -184,9 +265,10 @@ class KafkaMembership:
         tp = TopicPartition(*partition)
         committed = await self._consumer._coordinator.fetch_committed_offsets([tp])
         found = committed.get(tp)
-        if found is None or found.offset < 0:
-            return Position(None)
-        return Position(found.offset, found.metadata)
+        if found is not None and found.offset >= 0:
+            return Position(found.offset, found.metadata)
+        beginnings = await self._consumer.beginning_offsets([tp])
+        return Position(beginnings[tp])
 
     async def leave(self) -> None:
         """See the port."""
@@ -214,18 +296,20 @@ class KafkaOwnership:
         """See the port."""
         producer = self._producer
         try:
-            await producer.begin_transaction()
-            # Offsets only after the acknowledgements: while the broker adds the group to the
-            # transaction it cannot verify writes of the same transaction, and refuses them
-            # (NOT_ENOUGH_REPLICAS to clients this old) until a retry 100 ms later.
-            await send_all(producer, outputs)
-            await producer.send_offsets_to_transaction(
-                {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
-            )
-            await producer.commit_transaction()
+            # aiokafka looks for a lost coordinator without a bound of its own.
+            async with asyncio.timeout(COMMIT_S):
+                await producer.begin_transaction()
+                # Offsets only after the acknowledgements: while the broker adds the group to the
+                # transaction it cannot verify writes of the same transaction, and refuses them
+                # (NOT_ENOUGH_REPLICAS to clients this old) until a retry 100 ms later.
+                await send_batches(producer, outputs)
+                await producer.send_offsets_to_transaction(
+                    {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
+                )
+                await producer.commit_transaction()
         except ProducerFenced as error:
             raise Fenced(f"{self._tp} belongs to somebody else") from error
-        except (KafkaError, IllegalOperation, AssertionError) as error:
+        except (KafkaError, IllegalOperation, AssertionError, TimeoutError) as error:
             # aiokafka asserts on its state machine after a fatal error.
             raise LogError(f"transaction for {self._tp} failed: {error!r}") from error
 

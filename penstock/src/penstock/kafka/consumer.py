@@ -1,49 +1,87 @@
 """The transactional consumer: each record's results and the group's position commit together.
 
-For every input partition one worker handles its records at the same time, and one committer
-writes the results of the longest done run with the position after it, in one transaction. A
-worker lives from taking a partition to losing it. Whatever goes wrong with the log ends the
-whole session; the next session joins anew and takes each partition in DESIGN's order (fence the
-last owner, only then read the position), so work is run again but no result is written twice.
+The fetch loop never waits for work: it reads ahead within its bounds, leaves out the partitions
+that hold enough, and hands records to one worker for each partition (`penstock.kafka.worker`).
+
+A worker lives from taking a partition to losing it. aiokafka rebalances eagerly: every partition
+goes and most come straight back. Meanwhile work goes on and nothing commits; a commit without
+results then proves whether the partition was anybody else's. Whatever goes wrong with the log
+makes the consumer join anew, and each partition that was lost is taken in this order: fence the
+last owner, only then read the position. So work may run again, but no result is written twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from opentelemetry import context as trace_context
-from opentelemetry import propagate
-
+from penstock.failures import MAX_DEATHS
 from penstock.kafka import metrics
-from penstock.kafka.ports import Broker, LogError, Membership, Ownership
-from penstock.kafka.tracker import Tracker
-from penstock.records import Outgoing, Partition, Record
+from penstock.kafka.limits import DeadLetterLimit
+from penstock.kafka.ports import Broker, LogError, Membership
+from penstock.kafka.worker import Delivery, Halts, Handler, Worker
+from penstock.records import Outgoing, Partition
 from penstock.telemetry import logger
 
-__all__ = ["Handler", "TransactionalConsumer"]
+__all__ = ["Delivery", "Halts", "Handler", "ReadAhead", "Standing", "TransactionalConsumer"]
 
 log = logger(__name__)
 
 POLL_S = 0.2
+FULL_POLL_S = 0.02  # while a partition holds enough: it may want more in a moment
 POLL_RECORDS = 500
-BATCH_RECORDS = 500
-REJOIN_S = (0.5, 10.0)  # first and longest wait before joining again
-REVOKE_S = 5.0  # a transaction that is under way may finish within this
+REJOIN_S = (0.2, 10.0)  # first and longest wait before joining again
+HEALTHY_S = 30.0
 
 
-class Handler(Protocol):
-    """What a service does with a record."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadAhead:
+    """How much a consumer holds whose end is not committed, shared evenly by its partitions.
 
-    async def handle(self, record: Record) -> Sequence[Outgoing]:
-        """Does the work and returns what it writes. Cancelled when the partition is lost."""
-        ...
+    Attributes:
+        records: Records in all.
+        value_bytes: Bytes of their values in all.
+    """
 
-    def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
-        """What to write for a record whose handling raised: its dead letter and its answer."""
-        ...
+    records: int = 20_000
+    value_bytes: int = 64 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a consumer stands in a partition, for whoever watches its progress.
+
+    Attributes:
+        partition: The partition's number.
+        position: The next offset that the client reads.
+        unread: Offsets from there to the end of what is committed, as far as known.
+        flowing: Whether more is wanted: neither full nor halted nor parked.
+        held: Records delivered that have not ended.
+        ready: Records that ended and whose results wait to be committed.
+        committed: Records whose results were committed, since the partition was taken.
+        halted: Whether it stands at its limit on dead letters.
+    """
+
+    partition: int
+    position: int
+    unread: int
+    flowing: bool
+    held: int
+    ready: int
+    committed: int
+    halted: bool
+
+
+class _Silent:
+    """No alerts; the log and the metrics still tell."""
+
+    def opened(self, *_: object) -> Sequence[Outgoing]:
+        return ()
+
+    def resolved(self, *_: object) -> Sequence[Outgoing]:
+        return ()
 
 
 class TransactionalConsumer:
@@ -54,27 +92,68 @@ class TransactionalConsumer:
         topic: The input topic's full name.
         group: The consumer group; part of the transactional ids.
         handler: Does the work.
-        max_in_flight: Records per partition delivered and not yet committed; above it the
-            partition pauses, at half of it the partition resumes.
+        read_ahead: How much is held that has not ended.
+        max_deaths: A record that so many owners or engines died of is given up.
+        make_limit: Makes a partition's limit on dead letters.
+        halts: Makes the alerts that are written when a partition halts there, and when it goes on.
     """
 
     def __init__(
-        self, broker: Broker, *, topic: str, group: str, handler: Handler, max_in_flight: int = 1000
+        self,
+        broker: Broker,
+        *,
+        topic: str,
+        group: str,
+        handler: Handler,
+        read_ahead: ReadAhead | None = None,
+        max_deaths: int = MAX_DEATHS,
+        make_limit: Callable[[], DeadLetterLimit] = DeadLetterLimit,
+        halts: Halts | None = None,
     ) -> None:
         self._broker = broker
         self._topic = topic
         self._group = group
         self._handler = handler
-        self._max_in_flight = max_in_flight
+        self._read_ahead = read_ahead or ReadAhead()
+        self._max_deaths = max_deaths
+        self._make_limit = make_limit
+        self._halts = halts or _Silent()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drain_s = 0.0
-        self._session: _Session | None = None
+        self._workers: dict[Partition, Worker] = {}
+        self._membership: Membership | None = None
+        self._owned_before: set[Partition] = set()
+        self._resumes: dict[int | None, int] = {}
+        self._failure: LogError | None = None
 
     @property
     def assigned(self) -> frozenset[Partition]:
         """The partitions whose records are handled here now."""
-        return frozenset(self._session.workers) if self._session else frozenset()
+        return frozenset(p for p, worker in self._workers.items() if not worker.broken)
+
+    def standing(self) -> list[Standing]:
+        """Where it stands in each of its partitions."""
+        bounds = self._bounds()
+        return [
+            Standing(
+                partition=partition.number,
+                position=worker.next_fetch,
+                unread=self._membership.unread(partition) if self._membership else 0,
+                flowing=worker.takes(*bounds),
+                held=worker.tracker.open,
+                ready=worker.tracker.uncommitted - worker.tracker.open,
+                committed=worker.committed,
+                halted=worker.halted,
+            )
+            for partition, worker in self._workers.items()
+        ]
+
+    def resume(self, partition: int | None, at_ms: int) -> None:
+        """Lets a partition, or all of them, flow again that halted before `at_ms`."""
+        self._resumes[partition] = max(at_ms, self._resumes.get(partition, 0))
+        for worker in self._workers.values():
+            self._apply_resumes(worker)
 
     async def run(self) -> None:
         """Consumes until `stop`; joins again after every fault of the log, with backoff."""
@@ -85,11 +164,12 @@ class TransactionalConsumer:
                 try:
                     await self._consume()
                 except LogError as error:
+                    healthy = time.monotonic() - started > HEALTHY_S
+                    wait_s = REJOIN_S[0] if healthy else min(2 * wait_s, REJOIN_S[1])
                     log.warning("joining again", topic=self._topic, wait_s=wait_s, error=str(error))
                     await _wait(self._stopping, wait_s)
-                    healthy = time.monotonic() - started > 60
-                    wait_s = REJOIN_S[0] if healthy else min(2 * wait_s, REJOIN_S[1])
         finally:
+            await self._drop(list(self._workers))
             self._stopped.set()
 
     async def stop(self, drain_s: float) -> None:
@@ -99,192 +179,132 @@ class TransactionalConsumer:
         await self._stopped.wait()
 
     async def _consume(self) -> None:
-        session = _Session(self._topic, self._handler, self._max_in_flight)
+        self._failure = None
+        session = _Session(self)
         membership = await self._broker.join(self._group, self._topic, session)
-        session.membership = membership
-        self._session = session
+        self._membership = membership
+        session.joined(membership)
         try:
             while not self._stopping.is_set():
-                session.check()
-                session.submit(await membership.poll(POLL_S, POLL_RECORDS))
-            await session.drain(self._drain_s)
+                self._check()
+                await self._poll(membership)
+            await self._drain()
         finally:
-            self._session = None
-            await session.close()
+            session.close()
+            self._membership = None
+            # What is healthy keeps its work: it may prove itself after joining anew.
+            await asyncio.gather(*(worker.park() for worker in self._workers.values()))
             await membership.leave()
 
+    async def _poll(self, membership: Membership) -> None:
+        bounds = self._bounds()
+        wanted = [p for p, worker in self._workers.items() if worker.takes(*bounds)]
+        wait_s = POLL_S if len(wanted) == len(self._workers) else FULL_POLL_S
+        delivered = await membership.poll(wait_s, POLL_RECORDS, wanted)
+        for partition, batch in delivered.items():
+            worker = self._workers.get(partition)
+            if worker is not None:  # else lost since: its owner reads the records again
+                worker.submit(batch)
 
-class _Session:
-    """One membership of the group, from joining to leaving."""
-
-    def __init__(self, topic: str, handler: Handler, max_in_flight: int) -> None:
-        self.workers: dict[Partition, _Worker] = {}
-        self._topic = topic
-        self._handler = handler
-        self._max_in_flight = max_in_flight
-        self._failure: LogError | None = None
-        self._closed = False
-        self._membership: asyncio.Future[Membership] = asyncio.get_running_loop().create_future()
-
-    @property
-    def membership(self) -> Membership:
-        return self._membership.result()
-
-    @membership.setter
-    def membership(self, membership: Membership) -> None:
-        self._membership.set_result(membership)
-
-    async def revoked(self, partitions: Sequence[Partition]) -> None:
-        # aiokafka rebalances eagerly: every partition goes, and what returns is taken anew.
-        workers = [self.workers.pop(p) for p in partitions if p in self.workers]
-        await asyncio.gather(*(worker.close() for worker in workers))
-
-    async def assigned(self, partitions: Sequence[Partition]) -> None:
-        membership = await self._membership
-        await self.revoked(list(self.workers))
-        if self._closed:  # the client ends a join that was under way when it is told to leave
-            return
-        metrics.REBALANCES.labels(self._topic).inc()
-        taken = await asyncio.gather(
-            *(membership.take(p) for p in partitions), return_exceptions=True
-        )
-        owned = [each for each in taken if not isinstance(each, BaseException)]
-        failures = [each for each in taken if isinstance(each, BaseException)]
-        if failures or self._closed:
-            await asyncio.gather(*(ownership.release() for ownership in owned))
-            for failure in failures:
-                self.fail(failure if isinstance(failure, LogError) else LogError(repr(failure)))
-            return
-        for partition, ownership in zip(partitions, owned, strict=True):
-            self.workers[partition] = _Worker(partition, ownership, self)
-            membership.resume(partition)
-        log.info("partitions taken", topic=self._topic, partitions=[p.number for p in partitions])
-
-    def submit(self, delivered: Mapping[Partition, Sequence[Record]]) -> None:
-        for partition, records in delivered.items():
-            worker = self.workers.get(partition)
-            if worker is None:  # lost since; whoever owns it now reads the records again
-                continue
-            for record in records:
-                worker.submit(record, self._handler)
-            if worker.tracker.uncommitted >= self._max_in_flight and not worker.paused:
-                worker.paused = True
-                self.membership.pause(partition)
-
-    def eased(self, worker: _Worker) -> None:
-        """A commit made room: lets the partition flow again below half of its bound."""
-        if worker.paused and worker.tracker.uncommitted <= self._max_in_flight // 2:
-            worker.paused = False
-            self.membership.resume(worker.partition)
-
-    def fail(self, error: LogError) -> None:
-        self._failure = self._failure or error
-
-    def check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    async def drain(self, drain_s: float) -> None:
-        for partition in self.workers:
-            self.membership.pause(partition)
-        deadline = time.monotonic() + drain_s
+    async def _drain(self) -> None:
+        deadline = time.monotonic() + self._drain_s
         while time.monotonic() < deadline and self._failure is None:
-            if not any(worker.tracker.uncommitted for worker in self.workers.values()):
+            if not any(worker.tracker.uncommitted for worker in self._workers.values()):
                 return
             await asyncio.sleep(0.02)
 
-    async def close(self) -> None:
-        self._closed = True
-        await self.revoked(list(self.workers))
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
+    def _fail(self, error: LogError) -> None:
+        self._failure = self._failure or error
 
-class _Worker:
-    """The work of one partition while it is owned."""
+    def _bounds(self) -> tuple[int, int]:
+        share = max(1, len(self._workers))
+        ahead = self._read_ahead
+        return max(1, ahead.records // share), max(1, ahead.value_bytes // share)
 
-    def __init__(self, partition: Partition, ownership: Ownership, session: _Session) -> None:
-        self.partition = partition
-        self.paused = False
-        self.tracker: Tracker[Sequence[Outgoing]] = Tracker(ownership.position.offset)
-        self._ownership = ownership
-        self._session = session
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._committer = asyncio.create_task(self._commit_ready())
-        self._uncommitted = metrics.UNCOMMITTED.labels(partition.topic, partition.number)
+    async def _park(self) -> None:
+        await asyncio.gather(*(worker.park() for worker in self._workers.values()))
 
-    def submit(self, record: Record, handler: Handler) -> None:
-        if not self.tracker.deliver(record.offset):
-            return
-        task = asyncio.create_task(self._handle(record, handler))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _assign(self, membership: Membership, partitions: Sequence[Partition]) -> None:
+        metrics.REBALANCES.labels(self._topic).inc()
+        await self._drop([p for p in self._workers if p not in set(partitions)])
+        outcomes = await asyncio.gather(
+            *(self._keep_or_take(membership, p) for p in partitions), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                self._fail(outcome if isinstance(outcome, LogError) else LogError(repr(outcome)))
+        log.info(
+            "partitions assigned",
+            topic=self._topic,
+            partitions=[p.number for p in partitions],
+            kept=sum(outcome is True for outcome in outcomes),
+        )
 
-    async def _handle(self, record: Record, handler: Handler) -> None:
-        if record.header("traceparent") is not None:
-            trace_context.attach(propagate.extract(record.carrier()))
+    async def _keep_or_take(self, membership: Membership, partition: Partition) -> bool:
+        worker = self._workers.get(partition)
+        if worker is not None:
+            if await worker.reclaim():
+                membership.keep(partition, worker.next_fetch)
+                return True
+            await self._drop([partition])
+        ownership = await membership.take(partition)
+        worker = Worker(
+            partition,
+            ownership,
+            self._handler,
+            max_deaths=self._max_deaths,
+            limit=self._make_limit(),
+            halts=self._halts,
+            failed=self._fail,
+            survived=partition in self._owned_before,
+        )
         try:
-            results = await handler.handle(record)
-            metrics.HANDLED.labels(self.partition.topic, "ok").inc()
-        except Exception as error:
-            log.exception("handler failed", **_where(record))
-            metrics.HANDLED.labels(self.partition.topic, "failed").inc()
-            results = self._answer_failure(record, handler, error)
-        self.tracker.complete(record.offset, results)
-        self._wake.set()
-
-    def _answer_failure(
-        self, record: Record, handler: Handler, error: Exception
-    ) -> Sequence[Outgoing]:
-        try:
-            return handler.failed(record, error)
-        except Exception as second:
-            # Nothing may be committed for a record that has no answer: stop here, loudly.
-            self._session.fail(LogError(f"no answer for {_where(record)}: {second!r}"))
+            await worker.open()
+        except LogError:
+            await worker.drop()
             raise
+        self._workers[partition] = worker
+        self._apply_resumes(worker)
+        worker.start()
+        return False
 
-    async def _commit_ready(self) -> None:
-        topic = self.partition.topic
-        while not self._closing:
-            self._wake.clear()
-            batch = self.tracker.ready(BATCH_RECORDS)
-            if batch is None:
-                await self._wake.wait()
-                continue
-            outputs = [output for results in batch.results for output in results]
-            try:
-                with metrics.COMMIT_SECONDS.labels(topic).time():
-                    await self._ownership.commit(outputs, batch.next_offset, "")
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing commits any more
-                metrics.COMMITS.labels(topic, "failed").inc()
-                self._session.fail(error if isinstance(error, LogError) else LogError(repr(error)))
-                return
-            metrics.COMMITS.labels(topic, "ok").inc()
-            self.tracker.committed(batch)
-            self._uncommitted.set(self.tracker.uncommitted)
-            self._session.eased(self)
+    def _apply_resumes(self, worker: Worker) -> None:
+        for number in (None, worker.partition.number):
+            worker.resume(self._resumes.get(number, 0))
 
-    async def close(self) -> None:
-        """Drops the work; a transaction that is under way may still finish."""
-        self._closing = True
-        self._wake.set()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        _, pending = await asyncio.wait([self._committer], timeout=REVOKE_S)
-        for task in pending:
-            # The next owner's fencing ends the transaction, one way or the other.
-            task.cancel()
-        await self._ownership.release()
-        self._uncommitted.set(0)
+    async def _drop(self, partitions: Sequence[Partition]) -> None:
+        workers = [self._workers.pop(p) for p in partitions]
+        self._owned_before.update(partitions)
+        await asyncio.gather(*(worker.drop() for worker in workers))
 
 
-def _where(record: Record) -> dict[str, object]:
-    return {
-        "topic": record.partition.topic,
-        "partition": record.partition.number,
-        "offset": record.offset,
-    }
+class _Session:
+    """One membership of the group, from joining to leaving; see `RebalanceListener`."""
+
+    def __init__(self, consumer: TransactionalConsumer) -> None:
+        self._consumer = consumer
+        self._closed = False
+        self._membership: asyncio.Future[Membership] = asyncio.get_running_loop().create_future()
+
+    def joined(self, membership: Membership) -> None:
+        self._membership.set_result(membership)
+
+    def close(self) -> None:
+        self._closed = True
+
+    async def revoked(self, _: Sequence[Partition]) -> None:
+        if not self._closed:
+            await self._consumer._park()
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        membership = await self._membership
+        # The client ends a join that was under way when it is told to leave.
+        if not self._closed:
+            await self._consumer._assign(membership, partitions)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

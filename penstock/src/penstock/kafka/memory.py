@@ -12,7 +12,7 @@ import dataclasses
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
 from penstock.records import Outgoing, Partition, Record
@@ -83,7 +83,7 @@ class MemoryBroker:
 
     def position(self, group: str, partition: Partition) -> Position:
         """Where a group stands."""
-        return self._groups[group, partition.topic].positions.get(partition, Position(None))
+        return self._groups[group, partition.topic].positions.get(partition, Position(0))
 
     async def join(self, group: str, topic: str, listener: RebalanceListener) -> MemoryMembership:
         """See `penstock.kafka.ports.Broker`."""
@@ -125,23 +125,27 @@ class MemoryMembership:
             member._paused = set(partitions)
             await member._listener.assigned(partitions)
 
-    async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, list[Record]]:
+    async def poll(
+        self, timeout_s: float, max_records: int, partitions: Collection[Partition]
+    ) -> Mapping[Partition, list[Record]]:
         """See the port."""
-        fetched = self._fetch(max_records)
+        fetched = self._fetch(max_records, partitions)
         if not fetched:
             self._broker._arrived.clear()
             try:
                 await asyncio.wait_for(self._broker._arrived.wait(), min(timeout_s, 0.01))
             except TimeoutError:
                 return {}
-            fetched = self._fetch(max_records)
+            fetched = self._fetch(max_records, partitions)
         await asyncio.sleep(0)
         return fetched
 
-    def _fetch(self, max_records: int) -> dict[Partition, list[Record]]:
+    def _fetch(
+        self, max_records: int, partitions: Collection[Partition]
+    ) -> dict[Partition, list[Record]]:
         fetched: dict[Partition, list[Record]] = {}
         for partition, position in self._assigned.items():
-            if partition in self._paused or max_records <= 0:
+            if partition not in partitions or partition in self._paused or max_records <= 0:
                 continue
             window = self._broker._logs[partition][position : position + max_records]
             records = [record for record in window if record is not None]
@@ -151,20 +155,22 @@ class MemoryMembership:
                 fetched[partition] = records
         return fetched
 
-    def pause(self, partition: Partition) -> None:
-        """See the port."""
-        self._paused.add(partition)
-
-    def resume(self, partition: Partition) -> None:
-        """See the port."""
-        self._paused.discard(partition)
-
     async def take(self, partition: Partition) -> MemoryOwnership:
         """See the port."""
         self.group.epochs[partition] += 1
-        position = self.group.positions.get(partition, Position(None))
-        self._assigned[partition] = position.offset or 0
+        position = self.group.positions.get(partition, Position(0))
+        self.keep(partition, position.offset)
         return MemoryOwnership(self._broker, self.group, partition, position)
+
+    def keep(self, partition: Partition, offset: int) -> None:
+        """See the port."""
+        if partition in self._assigned:
+            self._assigned[partition] = offset
+            self._paused.discard(partition)
+
+    def unread(self, partition: Partition) -> int:
+        """See the port."""
+        return len(self._broker._logs[partition]) - self._assigned.get(partition, 0)
 
     async def leave(self) -> None:
         """See the port."""

@@ -8,7 +8,7 @@ eager rebalances), so that unit tests need no socket.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from penstock.records import Outgoing, Partition, Record
@@ -38,11 +38,11 @@ class Position:
     """Where a group stands in a partition.
 
     Attributes:
-        offset: The next offset to read; None where nothing was committed yet.
+        offset: The next offset to read; the log's beginning where nothing was committed yet.
         metadata: What the last owner left beside it.
     """
 
-    offset: int | None
+    offset: int
     metadata: str = ""
 
 
@@ -66,7 +66,7 @@ class RebalanceListener(Protocol):
         ...
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:
-        """The partitions are this member's; they are paused until it takes and resumes them."""
+        """The partitions are this member's; nothing is delivered until it takes or keeps them."""
         ...
 
 
@@ -96,21 +96,15 @@ class Membership(Protocol):
     """A place in a consumer group."""
 
     async def poll(
-        self, timeout_s: float, max_records: int
+        self, timeout_s: float, max_records: int, partitions: Collection[Partition]
     ) -> Mapping[Partition, Sequence[Record]]:
-        """What was delivered, at most `max_records`; empty after `timeout_s` without any.
+        """What was delivered of some of the partitions, at most `max_records`.
+
+        Empty after `timeout_s` without any. What was fetched of the others is kept for later.
 
         Raises:
             LogError: The group cannot be read.
         """
-        ...
-
-    def pause(self, partition: Partition) -> None:
-        """Delivers nothing of the partition until it is resumed."""
-        ...
-
-    def resume(self, partition: Partition) -> None:
-        """Delivers the partition again."""
         ...
 
     async def take(self, partition: Partition) -> Ownership:
@@ -119,6 +113,14 @@ class Membership(Protocol):
         Raises:
             LogError: The broker did not answer in time.
         """
+        ...
+
+    def keep(self, partition: Partition, offset: int) -> None:
+        """Reads on at an offset of a partition that came back to its owner."""
+        ...
+
+    def unread(self, partition: Partition) -> int:
+        """Offsets that readers may see and were not delivered yet, as far as known."""
         ...
 
     async def leave(self) -> None:

@@ -1,198 +1,484 @@
-"""The pump's handling of one admitted request: order, bound, deadline, engine, answer."""
+"""The pump: takes admitted requests to engines and their answers to the log, one end for each.
+
+Nothing here waits: records, results, losses, cancellations, routes and time come in as calls, and
+each moves jobs on. A job waits for the turn of its ordering key, is queued for the engines that
+can run it, runs, and ends by completing its delivery, once.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime as dt
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+import heapq
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
-from opentelemetry import trace
+from google.protobuf.message import DecodeError
+from opentelemetry import context as trace_context
 
-from penstock.codec import decode
-from penstock.errors import Code, PenstockError, Unavailable
-from penstock.kafka.dlq import dead_letter
-from penstock.records import Outgoing, Record
-from penstock.telemetry import logger, tracer
-from penstock.topics import topic_of
-from penstock.v1 import admitted_pb2, engine_service_pb2, response_pb2
+from penstock.codec import PROTOBUF, decode, encoding_of
+from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
+from penstock.failures import MAX_ATTEMPTS, MAX_DEATHS, SUSPECT_DEATHS, Poisoned, retry_delay_s
+from penstock.kafka.consumer import Delivery
+from penstock.records import Outgoing, Partition, Record
+from penstock.routing import RouteTable, prompt_of, rechoose, variant_of, withdrawn
+from penstock.telemetry import logger
+from penstock.v1 import (
+    admitted_pb2,
+    common_pb2,
+    engine_service_pb2,
+    response_pb2,
+    route_pb2,
+)
 from penstock_inference import metrics
-from penstock_inference.answers import Answers, outcome_of
-from penstock_inference.errors import EngineLost
+from penstock_inference.answer_cache import AnswerCache
+from penstock_inference.answers import Answers
+from penstock_inference.cache_keys import cache_salt
+from penstock_inference.job import Job, Lane, Stage
+from penstock_inference.ordering import Turns
+from penstock_inference.pool import EnginePool, Work
+from penstock_inference.scaling import Load
+from penstock_inference.sharing import FairQueue
 from penstock_inference.wire import failure_of
 
-__all__ = ["Pump", "Workers"]
+__all__ = ["Pump"]
 
 log = logger(__name__)
 
-
-class Workers(Protocol):
-    """Where work is done; `EnginePool` is the real one."""
-
-    async def run(
-        self,
-        request: admitted_pb2.AdmittedRequest,
-        attempt: int,
-        on_chunk: Callable[[response_pb2.TokenChunk], None],
-    ) -> engine_service_pb2.WorkResult:
-        """See `EnginePool.run`."""
-        ...
+TICK_S = 0.05
+# What an engine may take to say what cancelled work used.
+CANCEL_S = 0.8
+RETRY_S = 0.5  # for a route, or for the end of another suspect
+ENDED_IDS = 100_000
+DEADLINES_SPARE = 1000
 
 
 class Pump:
     """Handles `admitted` for the transactional consumer.
 
     Args:
-        workers: The engines.
+        pool: The engines.
         answers: Makes the records.
+        routes: The routes, which others keep up to date; say so with `routes_changed`.
         on_chunk: Takes token records for waiting callers; best effort.
-        max_in_flight: Requests at engines at a time.
-        max_attempts: Times that work is begun after an engine was lost.
-        now: The clock, UTC.
+        cache: Answers that need not be generated.
+        cancelled: Whether a request was cancelled before it came: id, tenant, admitted.
+        max_tokens: Tokens at engines at a time, as far as this pump sent them.
+        now: The clock, in seconds since 1970.
     """
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EnginePool,
         answers: Answers,
+        routes: RouteTable,
         *,
         on_chunk: Callable[[Outgoing], None],
-        max_in_flight: int,
-        max_attempts: int,
-        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        cache: AnswerCache | None = None,
+        cancelled: Callable[[admitted_pb2.AdmittedRequest], bool] = lambda _: False,
+        max_tokens: int = 1_000_000,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._workers = workers
+        self._pool = pool
         self._answers = answers
+        self._routes = routes
         self._on_chunk = on_chunk
-        self._slots = asyncio.Semaphore(max_in_flight)
-        self._order = _KeyOrder()
-        self._max_attempts = max_attempts
+        self._cache = cache or AnswerCache()
+        self._cancelled = cancelled
+        self._max_tokens = max_tokens
         self._now = now
+        self._jobs: dict[str, Job] = {}
+        self._turns: Turns[Job] = Turns()
+        self._lanes: dict[Lane, FairQueue[Job]] = {}
+        self._ended: OrderedDict[str, tuple[Partition, int]] = OrderedDict()
+        self._deadlines: list[tuple[float, int, Job]] = []
+        self._numbers = itertools.count()
+        self._tokens = 0
+        self._suspect: Job | None = None
+        self._dispatching = False
+        self._ticking = False
 
-    async def handle(self, record: Record) -> Sequence[Outgoing]:
+    # --- What the consumer calls
+
+    def accept(self, delivery: Delivery) -> None:
         """See `penstock.kafka.consumer.Handler`."""
-        admitted = decode(record, admitted_pb2.AdmittedRequest)
-        # Names and attributes: OpenTelemetry's conventions for generative AI.
-        with tracer(__name__).start_as_current_span(
-            f"chat {admitted.request.model}", kind=trace.SpanKind.CONSUMER
-        ) as span:
-            span.set_attribute("gen_ai.request.model", admitted.request.model)
-            span.set_attribute("gen_ai.operation.name", "chat")
-            span.set_attribute("penstock.request_id", admitted.request_id)
-            return await self._answer(admitted, record.key)
-
-    async def _answer(
-        self, admitted: admitted_pb2.AdmittedRequest, key: bytes | None
-    ) -> Sequence[Outgoing]:
-        started = self._now()
-        attempt = 1
-        left_s = (admitted.deadline.ToDatetime(dt.UTC) - started).total_seconds()
-        try:
-            if left_s <= 0:
-                # A timeout of zero still lets work begin that does not wait at once.
-                raise TimeoutError
-            async with asyncio.timeout(left_s):
-                async with self._order.turn(admitted.request.ordering_key), self._slots:
-                    started = self._now()
-                    attempt, result = await self._generate(admitted)
-        except TimeoutError:
-            result = failure_of(
-                PenstockError(
-                    "the deadline passed before the answer was complete; allow more time "
-                    "or ask for fewer tokens",
-                    code=Code.ERROR_CODE_DEADLINE_EXCEEDED,
-                    field="deadline",
-                )
-            )
-        return self._finish(admitted, result, key, attempt, started)
+        item = _item_of(delivery.record)
+        request_id = item.request.request_id
+        known = self._jobs.get(request_id)
+        if known is not None or self._ended_elsewhere(request_id, delivery.record):
+            log.info("a request that was admitted twice runs once", request_id=request_id)
+            delivery.complete(())
+            return
+        job = Job(delivery, item)
+        self._jobs[request_id] = job
+        delivery.on_drop(lambda: self._drop(job))
+        turn = job.order is None or self._turns.enter(job.order, job)
+        if job.deadline_s <= self._now():
+            self._finish(job, failure_of(_expired()))
+        elif self._cancelled(job.admitted):
+            self._finish(job, failure_of(_cancellation()))
+        else:
+            heapq.heappush(self._deadlines, (job.deadline_s, next(self._numbers), job))
+            self._tick_later()
+            if turn:
+                self._queue(job)
 
     def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
         """The dead letter and the failed response of a record that cannot be handled."""
-        reason = PenstockError(
-            "the request could not be handled; it is kept on the dead letter topic",
-            code=Code.ERROR_CODE_INTERNAL,
-        )
-        letter = dead_letter(
-            record,
-            dlq_topic=topic_of("dlq").full_name(self._answers.topic_prefix),
-            service="inference",
-            reason="admitted record could not be handled",
-            error=error,
-            attempts=1,
-        )
+        return self._answers.given_up(record, error, self._now())
+
+    # --- What the doors and the routes bring about
+
+    def cancel(self, request_id: str, tenant: str) -> None:
+        """Ends a tenant's request, if it is here; one that has ended stays as it is."""
+        job = self._jobs.get(request_id)
+        if job is not None and job.admitted.request.tenant == tenant:
+            self._take_back(job, _cancellation())
+
+    def routes_changed(self) -> None:
+        """Chooses again for what has no text yet and whose variant was withdrawn."""
+        for job in list(self._jobs.values()):
+            if job.variant is None or job.stage not in (Stage.QUEUED, Stage.RUNNING):
+                continue
+            route = self._routes.get(job.admitted.request.model)
+            gone = route is None or withdrawn(route, job.variant.name)
+            if gone and not job.pinned and not job.chunked:
+                self._forget_work(job)
+                self._queue(job)
+
+    # --- What the pool calls
+
+    def on_chunk(self, work: Work, chunk: response_pb2.TokenChunk) -> None:
+        """See `Listener`."""
+        job = _job_of(work)
+        job.observed_tokens = chunk.index + chunk.tokens
+        admitted = job.admitted
+        if admitted.stream and admitted.HasField("reply_partition") and job.stage is Stage.RUNNING:
+            job.chunked = True
+            self._on_chunk(self._answers.chunk(chunk, admitted.reply_partition))
+
+    def on_result(self, work: Work, result: engine_service_pb2.WorkResult) -> None:
+        """See `Listener`."""
+        job = _job_of(work)
+        self._left_engine(job)
+        if job.stage is Stage.ENDING:
+            self._finish(job, _ending(job, result))
+        elif result.HasField("error") and result.error.retryable:
+            self._retry(job, PenstockError.from_proto(result.error))
+        else:
+            if not result.HasField("error"):
+                self._cache.put(job.cache_key, result, time.monotonic())
+            self._finish(job, result)
+        self._dispatch_later()
+
+    def on_lost(self, works: Sequence[Work], *, died: bool) -> None:
+        """See `Listener`."""
+        jobs = [_job_of(work) for work in works]
+        for job in jobs:
+            self._left_engine(job)
+        # Where a suspect was at work only it is blamed: what ran beside it is innocent.
+        blamed = [job for job in jobs if job.delivery.deaths >= SUSPECT_DEATHS] or jobs
+        for job in jobs:
+            deaths = job.delivery.died() if died and job in blamed else job.delivery.deaths
+            if job.stage is Stage.ENDING:
+                self._finish(job, _ending(job, None))
+            elif deaths >= MAX_DEATHS:
+                self._bury(job, Poisoned(f"{deaths} engines died while they had this request"))
+            else:
+                metrics.RESTARTED.inc()
+                self._queue(job)
+
+    def on_room(self) -> None:
+        """See `Listener`."""
+        self._dispatch_later()
+
+    # --- What scaling wants to know
+
+    def runnable(self) -> dict[str, Load]:
+        """Work that is here for each base model's engines, running or free to run.
+
+        What waits for the turn of its ordering key is none: another engine would not run it sooner.
+        """
+        found: dict[str, list[int]] = {}
+        for job in self._jobs.values():
+            if job.stage is not Stage.WAITING and job.variant is not None:
+                work = found.setdefault(job.variant.base_model, [0, 0])
+                work[0] += 1
+                work[1] += job.tokens
+        return {model: Load(requests, tokens) for model, (requests, tokens) in found.items()}
+
+    # --- From stage to stage
+
+    def _queue(self, job: Job) -> None:
         try:
-            admitted = decode(record, admitted_pb2.AdmittedRequest)
-        except PenstockError:
-            request_id = record.header("ce_id") or f"{record.partition.number}-{record.offset}"
-            return [letter, self._answers.undecodable(request_id, record.key, reason)]
-        finished = self._finish(admitted, failure_of(reason), record.key, 1, self._now())
-        return [letter, *finished]
+            job.variant = self._choose(job)
+        except Unavailable as error:
+            log.debug("a request waits", request_id=job.admitted.request_id, reason=error.message)
+            self._wait(job, RETRY_S)
+            return
+        except InvalidRequest as error:
+            self._finish(job, failure_of(error))
+            return
+        if not job.started_s and self._answer_from_cache(job):
+            return
+        job.stage = Stage.QUEUED
+        lane = self._lanes.get(job.lane)
+        if lane is None:
+            lane = self._lanes[job.lane] = FairQueue(gone=_not_queued)
+        request = job.admitted.request
+        lane.push(request.tenant, job, cost=job.tokens, priority=request.priority)
+        self._dispatch_later()
 
-    async def _generate(
-        self, admitted: admitted_pb2.AdmittedRequest
-    ) -> tuple[int, engine_service_pb2.WorkResult]:
-        with metrics.IN_FLIGHT.track_inprogress():
-            for attempt in range(1, self._max_attempts + 1):
-                try:
-                    on_chunk = self._relay(admitted)
-                    return attempt, await self._workers.run(admitted, attempt, on_chunk)
-                except EngineLost as error:
-                    metrics.RESTARTED.inc()
-                    log.warning(
-                        "work begins again",
-                        request_id=admitted.request_id,
-                        attempt=attempt,
-                        reason=str(error),
-                    )
-        lost = Unavailable(f"{self._max_attempts} engines were lost while they had this request")
-        return self._max_attempts, failure_of(lost)
+    def _choose(self, job: Job) -> route_pb2.Variant:
+        admitted = job.admitted
+        route = self._routes.find(admitted.request.model)
+        variant = variant_of(route, admitted.variant)
+        if job.pinned:
+            if variant is None:
+                raise InvalidRequest(
+                    f"{route.model} has no variant {admitted.variant!r} any more", field="variant"
+                )
+        elif variant is None or withdrawn(route, variant.name):
+            variant = rechoose(route, admitted)
+        admitted.variant = variant.name
+        admitted.route_version = max(admitted.route_version, route.version)
+        job.item.adapter = variant.adapter
+        job.item.system_prompt = prompt_of(route, variant)
+        job.item.cache_salt = cache_salt(admitted.request.tenant, variant.adapter)
+        return variant
 
-    def _relay(
-        self, admitted: admitted_pb2.AdmittedRequest
-    ) -> Callable[[response_pb2.TokenChunk], None]:
-        if not (admitted.stream and admitted.HasField("reply_partition")):
-            return lambda _: None
-        partition = admitted.reply_partition
-        return lambda chunk: self._on_chunk(self._answers.chunk(chunk, partition))
+    def _answer_from_cache(self, job: Job) -> bool:
+        assert job.variant is not None
+        job.cache_key = self._cache.key(job.admitted, job.variant)
+        hit = self._cache.get(job.cache_key, time.monotonic())
+        if hit is None:
+            return False
+        job.started_s = self._now()
+        self._finish(job, hit.result, avoided=hit.avoided, similarity=hit.similarity)
+        return True
+
+    def _dispatch_later(self) -> None:
+        if not self._dispatching:
+            self._dispatching = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatching = False
+        for lane, queue in list(self._lanes.items()):
+            while (job := queue.peek()) is not None and self._tokens < self._max_tokens:
+                if job.lane != lane:
+                    queue.pop()  # another variant was chosen meanwhile
+                    continue
+                suspect = job.delivery.deaths >= SUSPECT_DEATHS
+                if suspect and self._suspect not in (None, job):
+                    queue.pop()
+                    self._wait(job, RETRY_S)
+                    continue
+                job.item.attempt = job.attempt + 1
+                work = self._pool.begin(lane, job.item, job, job.tokens)
+                if work is None:
+                    break
+                queue.pop()
+                self._began(job, work, suspect=suspect)
+            if queue.peek() is None:
+                del self._lanes[lane]
+
+    def _began(self, job: Job, work: Work, *, suspect: bool) -> None:
+        job.work = work
+        job.stage = Stage.RUNNING
+        job.attempt += 1
+        job.observed_tokens = 0
+        job.started_s = self._now()
+        job.delivery.begin()
+        self._tokens += job.tokens
+        metrics.IN_FLIGHT.inc()
+        if suspect:
+            self._suspect = job
+
+    def _left_engine(self, job: Job) -> None:
+        if job.work is None:
+            return
+        job.work = None
+        self._tokens -= job.tokens
+        metrics.IN_FLIGHT.dec()
+        if self._suspect is job:
+            self._suspect = None
+
+    def _forget_work(self, job: Job) -> None:
+        if job.work is not None:
+            job.work.forget()
+            self._left_engine(job)
+
+    def _retry(self, job: Job, error: PenstockError) -> None:
+        job.failures += 1
+        if job.failures >= MAX_ATTEMPTS:
+            self._bury(job, error)
+            return
+        log.warning(
+            "an engine gave up",
+            request_id=job.admitted.request_id,
+            attempt=job.attempt,
+            reason=error.message,
+        )
+        self._wait(job, retry_delay_s(job.failures, job.admitted.request_id))
+
+    def _wait(self, job: Job, delay_s: float) -> None:
+        job.stage = Stage.WAITING
+        asyncio.get_running_loop().call_later(delay_s, self._again, job)
+
+    def _again(self, job: Job) -> None:
+        if job.stage is Stage.WAITING:
+            self._queue(job)
+
+    def _take_back(self, job: Job, verdict: PenstockError) -> None:
+        """Ends a job before its answer; tokens that were made are still told and billed."""
+        if job.stage is Stage.RUNNING and job.work is not None:
+            job.stage = Stage.ENDING
+            job.verdict = verdict
+            job.work.cancel()
+            asyncio.get_running_loop().call_later(CANCEL_S, self._give_up_waiting, job)
+        elif job.stage in (Stage.WAITING, Stage.QUEUED):
+            self._finish(job, failure_of(verdict))
+
+    def _give_up_waiting(self, job: Job) -> None:
+        if job.stage is Stage.ENDING:
+            self._forget_work(job)
+            self._finish(job, _ending(job, None))
+
+    def _bury(self, job: Job, error: Exception) -> None:
+        outputs = self._answers.given_up(
+            job.delivery.record, error, self._now(), attempts=max(1, job.attempt)
+        )
+        log.error("a request is given up", request_id=job.admitted.request_id, error=str(error))
+        self._close(job)
+        job.delivery.complete(outputs, dead=True)
 
     def _finish(
         self,
-        admitted: admitted_pb2.AdmittedRequest,
+        job: Job,
         result: engine_service_pb2.WorkResult,
-        key: bytes | None,
-        attempt: int,
-        started: dt.datetime,
-    ) -> Sequence[Outgoing]:
-        now = self._now()
-        outcome = outcome_of(result)
-        metrics.RESPONSES.labels(response_pb2.Outcome.Name(outcome)).inc()
-        if outcome == response_pb2.OUTCOME_ANSWERED:
-            published = admitted.published_at.ToDatetime(dt.UTC)
-            metrics.LATENCY_SECONDS.observe((now - published).total_seconds())
-        return self._answers.records(
-            admitted, result, key=key, attempt=attempt, started=started, now=now
-        )
-
-
-class _KeyOrder:
-    """Turns per ordering key, in the order of asking; no key, no waiting."""
-
-    def __init__(self) -> None:
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._wanted: dict[str, int] = {}
-
-    @contextlib.asynccontextmanager
-    async def turn(self, key: str) -> AsyncIterator[None]:
-        if not key:
-            yield
-            return
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        self._wanted[key] = self._wanted.get(key, 0) + 1
+        *,
+        avoided: common_pb2.Usage | None = None,
+        similarity: float | None = None,
+    ) -> None:
+        token = trace_context.attach(job.context) if job.context is not None else None
         try:
-            async with lock:
-                yield
+            outputs = self._answers.records(
+                job.admitted,
+                result,
+                key=job.delivery.record.key,
+                partition=job.delivery.record.partition.number,
+                attempt=max(1, job.attempt),
+                started_s=job.started_s or self._now(),
+                now_s=self._now(),
+                avoided=avoided,
+                similarity=similarity,
+            )
         finally:
-            self._wanted[key] -= 1
-            if not self._wanted[key]:
-                del self._locks[key], self._wanted[key]
+            if token is not None:
+                trace_context.detach(token)
+        self._close(job)
+        job.delivery.complete(outputs)
+
+    def _drop(self, job: Job) -> None:
+        """The partition is lost: its next owner runs the request again."""
+        self._forget_work(job)
+        self._close(job, ended=False)
+
+    def _close(self, job: Job, *, ended: bool = True) -> None:
+        job.stage = Stage.DONE
+        request_id = job.admitted.request_id
+        if self._jobs.get(request_id) is job:
+            del self._jobs[request_id]
+        if ended:
+            record = job.delivery.record
+            self._ended[request_id] = (record.partition, record.offset)
+            if len(self._ended) > ENDED_IDS:
+                self._ended.popitem(last=False)
+        if job.order is not None:
+            following = self._turns.leave(job.order, job)
+            if following is not None:
+                self._queue(following)
+
+    def _ended_elsewhere(self, request_id: str, record: Record) -> bool:
+        # The same record again is no repeat: its end was never committed.
+        here = (record.partition, record.offset)
+        return self._ended.get(request_id, here) != here
+
+    # --- Time
+
+    def _tick_later(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        now_s = self._now()
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            _, _, job = heapq.heappop(self._deadlines)
+            self._take_back(job, _expired())
+        if len(self._deadlines) > 2 * len(self._jobs) + DEADLINES_SPARE:
+            # Most jobs end long before their deadline.
+            self._deadlines = [each for each in self._deadlines if each[2].stage is not Stage.DONE]
+            heapq.heapify(self._deadlines)
+        if self._jobs:
+            self._tick_later()
+
+
+def _not_queued(job: Job) -> bool:
+    return job.stage is not Stage.QUEUED
+
+
+def _job_of(work: Work) -> Job:
+    assert isinstance(work.owner, Job)
+    return work.owner
+
+
+def _item_of(record: Record) -> engine_service_pb2.WorkItem:
+    item = engine_service_pb2.WorkItem()
+    if record.value is not None and encoding_of(record) == PROTOBUF:
+        try:
+            item.request.ParseFromString(record.value)  # in place: a copy costs as much again
+        except DecodeError as error:
+            raise _malformed() from error
+    else:
+        item.request.CopyFrom(decode(record, admitted_pb2.AdmittedRequest))
+    if not item.request.request_id:
+        raise _malformed()
+    return item
+
+
+def _malformed() -> InvalidRequest:
+    return InvalidRequest(
+        "the record is no admitted request", code=Code.ERROR_CODE_MALFORMED, field="value"
+    )
+
+
+def _expired() -> PenstockError:
+    return PenstockError(
+        "the deadline passed before the answer was complete; allow more time or ask for fewer "
+        "tokens",
+        code=Code.ERROR_CODE_DEADLINE_EXCEEDED,
+        field="deadline",
+    )
+
+
+def _cancellation() -> PenstockError:
+    return PenstockError("the request was cancelled", code=Code.ERROR_CODE_CANCELLED)
+
+
+def _ending(
+    job: Job, result: engine_service_pb2.WorkResult | None
+) -> engine_service_pb2.WorkResult:
+    """How a job ends that was taken back while it ran."""
+    if result is not None and not result.HasField("error"):
+        return result  # the answer was quicker
+    assert job.verdict is not None
+    ended = failure_of(job.verdict)
+    if result is not None and result.HasField("usage"):
+        ended.usage.CopyFrom(result.usage)
+    elif job.observed_tokens:
+        ended.usage.completion_tokens = job.observed_tokens
+    return ended

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
@@ -14,8 +15,9 @@ from opentelemetry import trace
 from penstock.codec import JSON, PROTOBUF, decode_value, encode, encoding_of
 from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
 from penstock.identity import id_of_record, response_id_of
+from penstock.kafka.consumer import Delivery
 from penstock.kafka.dlq import dead_letter
-from penstock.records import Outgoing, Record
+from penstock.records import Outgoing, Partition, Record
 from penstock.telemetry import logger, tracer
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, response_pb2
@@ -63,19 +65,49 @@ class KafkaDoor:
         self._responses = topic_of("responses").full_name(topic_prefix)
         self._dlq = topic_of("dlq").full_name(topic_prefix)
         self._clock = clock
+        self._waiting: dict[Partition, deque[Delivery]] = {}
 
-    async def handle(self, record: Record) -> Sequence[Outgoing]:
-        """The admitted record, or the terminal response of a refused one.
+    def accept(self, delivery: Delivery) -> None:
+        """Writes the admitted record, or the terminal response of a refused one.
 
-        Nothing for a repeat of a request that its idempotency key names.
+        Nothing for a repeat of a request that its idempotency key names. Where nothing is routed
+        that could answer, the partition's records wait in their order.
         """
-        with tracer(__name__).start_as_current_span("admit", kind=trace.SpanKind.CONSUMER):
-            while True:
+        waiting = self._waiting.get(delivery.record.partition)
+        if waiting is not None:
+            waiting.append(delivery)
+            return
+        try:
+            outputs = self._traced(delivery.record)
+        except Unavailable as error:
+            log.warning("a partition waits", reason=error.message, **_where(delivery.record))
+            self._waiting[delivery.record.partition] = deque([delivery])
+            self._retry_later(delivery.record.partition)
+            return
+        delivery.complete(outputs)
+
+    def _retry_later(self, partition: Partition) -> None:
+        asyncio.get_running_loop().call_later(UNROUTED_RETRY_S, self._retry, partition)
+
+    def _retry(self, partition: Partition) -> None:
+        waiting = self._waiting[partition]
+        while waiting:
+            delivery = waiting[0]
+            if not delivery.dropped:
                 try:
-                    return self._decide(record)
-                except Unavailable as error:
-                    log.warning("a record waits", reason=error.message, **_where(record))
-                await asyncio.sleep(UNROUTED_RETRY_S)
+                    delivery.complete(self._traced(delivery.record))
+                except Unavailable:
+                    self._retry_later(partition)
+                    return
+                except Exception as error:
+                    log.exception("handler failed", **_where(delivery.record))
+                    delivery.complete(self.failed(delivery.record, error), dead=True)
+            waiting.popleft()
+        del self._waiting[partition]
+
+    def _traced(self, record: Record) -> Sequence[Outgoing]:
+        with tracer(__name__).start_as_current_span("admit", kind=trace.SpanKind.CONSUMER):
+            return self._decide(record)
 
     def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
         """The dead letter and the terminal response of a record whose handling raised."""
@@ -211,7 +243,13 @@ class KafkaDoor:
 
     def _dead_letter(self, record: Record, reason: str, error: Exception) -> Outgoing:
         return dead_letter(
-            record, dlq_topic=self._dlq, service=SOURCE, reason=reason, error=error, attempts=1
+            record,
+            dlq_topic=self._dlq,
+            service=SOURCE,
+            reason=reason,
+            error=error,
+            attempts=1,
+            request_id=id_of_record(record),
         )
 
 
