@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from penstock.kafka.broker import KafkaBroker
-from penstock.kafka.consumer import TransactionalConsumer
+from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
+from penstock.kafka.halts import HaltAlerts
 from penstock.kafka.ports import LogError
 from penstock.kafka.probe import KafkaProbe
 from penstock.kafka.publisher import KafkaPublisher
@@ -24,9 +25,12 @@ from penstock.v1 import inference_service_pb2_grpc
 from penstock_ingest.admission import Admission
 from penstock_ingest.consumer import KafkaDoor
 from penstock_ingest.desk import SOURCE, Desk
+from penstock_ingest.health import Board, Policy
 from penstock_ingest.http import make_http
+from penstock_ingest.incidents import ModelIncidents
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.log_view import LogView
+from penstock_ingest.prober import Prober
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.readiness import Readiness
 from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
@@ -70,7 +74,7 @@ class App:
 
     1. Doors listen at once, so that health can be asked, and refuse until the rest is there.
     2. The publisher connects; routes, the index and this instance's replies are read to their end.
-    3. Readiness opens the desk; the Kafka door joins its group.
+    3. Readiness opens the desk; the Kafka door joins its group; variants are probed.
     """
 
     def __init__(self, settings: IngestSettings) -> None:
@@ -100,6 +104,21 @@ class App:
             clock=_now,
             return_s=s.return_s,
         )
+        board = Board(Policy(s.probe_interval_s, s.probe_failures, s.probe_patience_s))
+        incidents = ModelIncidents(
+            self._publisher, topic_prefix=s.topic_prefix, ordinal=s.ordinal, clock=_now
+        )
+        self._prober = Prober(
+            board,
+            self._routes,
+            self._publisher,
+            incidents,
+            topic_prefix=s.topic_prefix,
+            reply_partition=s.ordinal,
+            timeout_s=s.probe_timeout_s,
+            closed=lambda: self._desk.closed,
+            clock=_now,
+        )
         self._view = LogView(
             routes=self._routes,
             waiters=waiters,
@@ -107,27 +126,37 @@ class App:
             known=known,
             quota=quota,
             clock=_now,
+            probes=self._prober.reply,
+            answered=board.seen,
+            alerts=incidents.read,
         )
         servicer = InferenceServicer(self._desk)
         register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
         self._grpc = Server([Service(SERVICE_NAME, register)], host=s.host, port=s.grpc_port)
-        web = make_http(self._desk, max_request_bytes=s.max_request_bytes)
-        self._web = WebServer(web, host=s.host, port=s.http_port)
         self._readiness = Readiness(
             self._desk,
             self._routes,
+            board,
             KafkaProbe(s.kafka_bootstrap).answers,
             self._grpc.set_ready,
+            probed=s.probe_interval_s > 0,
         )
+        web = make_http(
+            self._desk, max_request_bytes=s.max_request_bytes, health=self._readiness.body
+        )
+        self._web = WebServer(web, host=s.host, port=s.http_port)
         door = KafkaDoor(
             admission=admission, known=known, quota=quota, topic_prefix=s.topic_prefix, clock=_now
         )
+        client_id = f"penstock-ingest-{s.ordinal}"
+        group = f"{s.topic_prefix}-ingest"
         self._consumer = TransactionalConsumer(
-            KafkaBroker(s.kafka_bootstrap, client_id=f"penstock-ingest-{s.ordinal}"),
+            KafkaBroker(s.kafka_bootstrap, client_id, instance_id=client_id),
             topic=self._topic("requests"),
-            group=f"{s.topic_prefix}-ingest",
+            group=group,
             handler=door,
-            max_in_flight=s.kafka_in_flight,
+            read_ahead=ReadAhead(records=s.kafka_in_flight),
+            halts=HaltAlerts("ingest", group, self._topic("alerts")),
         )
         self._readers = self._make_readers()
         self._opening: list[asyncio.Task[None]] = []
@@ -161,6 +190,8 @@ class App:
             lambda: len(self._routes) > 0, "a route is there; write one: penstock routes apply"
         )
         self._opening.append(parts.create_task(self._readiness.run()))
+        if self._settings.probe_interval_s:
+            self._opening.append(parts.create_task(self._prober.run()))
         if self._settings.kafka_door:
             self._consuming = parts.create_task(self._consumer.run())
 
@@ -216,6 +247,7 @@ class App:
             (reader("admitted", start=window), view.admitted),
             (reader("responses", start=window), view.response),
             (reader("replies", start=Start.END, partitions=own), view.reply),
+            (reader("alerts", start=Start.BEGINNING), view.alert),
             (
                 reader("tokens", start=Start.END, partitions=own, read_committed=False),
                 view.chunk,

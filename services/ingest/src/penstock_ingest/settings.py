@@ -27,7 +27,7 @@ class IngestSettings(Settings):
     )
     kafka_door: bool = Field(True, description="Whether this instance admits from `requests`.")
     kafka_in_flight: int = Field(
-        1000, ge=1, description="Records of a partition of `requests` read and not yet committed."
+        4000, ge=1, description="Records of `requests` read and not yet committed."
     )
     max_request_bytes: int = Field(
         MIB,
