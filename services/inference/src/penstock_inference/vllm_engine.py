@@ -7,23 +7,27 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
+
+from prometheus_client import REGISTRY
 
 from penstock.errors import Code, InvalidRequest, Unavailable
 from penstock.telemetry import logger
-from penstock_inference.errors import EngineLost, EngineUnusable
-from penstock_inference.generation import Completion, Delta, Finish, Generation
+from penstock_inference.errors import AdapterUnusable, EngineLost, EngineUnusable
+from penstock_inference.generation import Adapter, Completion, Delta, Finish, Generation
+from penstock_inference.models import VllmModel
 from penstock_inference.processor import choose_dtype, processor_flags
 from penstock_inference.prompting import conversation
-from penstock_inference.settings import InferenceSettings
+from penstock_inference.vllm_lora import VllmAdapters, kept_rank
+from penstock_inference.watchdog import Look, Watch
 
 __all__ = ["VllmEngine"]
 
 log = logger(__name__)
 
 CHECK_S = 60.0  # a check that takes longer means that generation stands still
-STALLED_S = 600.0  # longer than any answer of a full batch should take
+STALLED_S = 300.0  # longer than any step should take, the longest prompt's too
 ABORT_AGAIN_S = 0.02
 LONG_PROMPT_CHARS = 20_000  # tokenised in a thread, so that the streams go on
 
@@ -31,45 +35,51 @@ LONG_PROMPT_CHARS = 20_000  # tokenised in a thread, so that the streams go on
 class VllmEngine:
     """Holds vLLM's AsyncLLM directly: Serve's own wrapper knows no adapters on plain storage."""
 
-    def __init__(self, settings: InferenceSettings) -> None:
-        self._settings = settings
+    def __init__(self, model: VllmModel) -> None:
+        self._model = model
         self._llm: Any = None
         self._tokenizer: Any = None
         self._context = 0
         self._running = 0
         self._last_output = 0.0
+        self._watch = Watch(STALLED_S)
+        self._adapters: VllmAdapters | None = None
         self._live: set[str] = set()
         self._cancelling: dict[str, asyncio.Task[None]] = {}
 
     @property
     def slots(self) -> int:
         """See `Engine`."""
-        return self._settings.max_running
+        return self._model.max_running
 
     async def start(self) -> None:
         """See `Engine`. Takes half a minute or more: imports, weights, compilation, one answer."""
-        settings = self._settings
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{settings.kv_cache_gib:g}")
+        model = self._model
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{model.kv_cache_gib:g}")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        gpu = settings.engine_gpus > 0
-        dtype = choose_dtype(settings.dtype, gpu=gpu, flags=processor_flags())
+        gpu = model.gpus > 0
+        dtype = choose_dtype(model.dtype, gpu=gpu, flags=processor_flags())
         # Compiling for a CPU needs a C++ compiler; without one vLLM would fail late and obscurely.
-        eager = settings.eager or (not gpu and shutil.which("g++") is None)
-        log.info("loading model", model=settings.model, dtype=dtype, eager=eager)
+        eager = model.eager or (not gpu and shutil.which("g++") is None)
+        log.info("loading model", model=model.path, dtype=dtype, eager=eager)
         arguments = AsyncEngineArgs(
-            model=settings.model,
-            served_model_name=[settings.model_name],
+            model=model.path,
+            served_model_name=[model.name],
             dtype=dtype,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_running,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
+            max_model_len=model.max_model_len,
+            max_num_seqs=model.max_running,
+            gpu_memory_utilization=model.gpu_memory_utilization,
             enable_prefix_caching=True,
             enforce_eager=eager,
+            enable_lora=bool(model.adapters_dir),
+            max_loras=model.max_loras,
+            max_lora_rank=kept_rank(model.max_lora_rank),
+            max_cpu_loras=max(model.max_loras, model.max_cpu_loras),
             scheduling_policy="priority",
             # Where a schema allows any whitespace, a weak model writes nothing else.
             structured_outputs_config=StructuredOutputsConfig(
@@ -80,11 +90,18 @@ class VllmEngine:
         try:
             self._llm = AsyncLLM.from_engine_args(arguments)
         except (ValueError, RuntimeError, OSError) as error:
-            raise EngineUnusable(f"vLLM cannot serve {settings.model}: {error}") from error
+            raise EngineUnusable(f"vLLM cannot serve {model.path}: {error}") from error
         self._context = self._llm.model_config.max_model_len
         self._tokenizer = await _resolved(self._llm.get_tokenizer())
         await self._probe()
-        log.info("model answers", model=settings.model, context_tokens=self._context)
+        if model.adapters_dir:
+            self._adapters = VllmAdapters(
+                self._llm,
+                capacity=max(model.max_loras, model.max_cpu_loras),
+                probe=self._probe,
+            )
+            await self._adapters.warm_up(model.path)
+        log.info("model answers", model=model.path, context_tokens=self._context)
 
     async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
         """See `Engine`."""
@@ -92,20 +109,29 @@ class VllmEngine:
         try:
             tokens = await self._tokenize(generation)
             self._refuse_unfit(generation, len(tokens))
-            async for event in self._answer(generation, tokens):
+            async for event in self._answer(generation, tokens, self._lora(generation.adapter)):
                 yield event
         finally:
             self._live.discard(generation.request_id)
 
+    def _lora(self, name: str) -> Any:
+        """The handle that vLLM knows a loaded adapter by; None for the base model."""
+        if not name:
+            return None
+        lora = self._adapters.request(name) if self._adapters is not None else None
+        if lora is None:
+            raise Unavailable(f"this engine has not loaded the adapter {name}")
+        return lora
+
     async def _answer(
-        self, generation: Generation, tokens: Sequence[int]
+        self, generation: Generation, tokens: Sequence[int], lora: Any
     ) -> AsyncIterator[Delta | Completion]:
         started = time.monotonic()
         logprobs: list[float] = []
         text: list[str] = []
         count = 0
         first_token_s = 0.0
-        async for output in self._outputs(generation, tokens):
+        async for output in self._outputs(generation, tokens, lora):
             piece = output.outputs[0]
             if piece.token_ids and not count:
                 first_token_s = _first_token_s(output, time.monotonic() - started)
@@ -128,9 +154,10 @@ class VllmEngine:
                     first_token_s=first_token_s,
                 )
 
-    async def _outputs(self, generation: Generation, tokens: Sequence[int]) -> AsyncIterator[Any]:
+    async def _outputs(
+        self, generation: Generation, tokens: Sequence[int], lora: Any
+    ) -> AsyncIterator[Any]:
         from vllm.exceptions import VLLMClientError
-        from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if not self._running:
@@ -138,9 +165,10 @@ class VllmEngine:
         self._running += 1
         try:
             async for output in self._llm.generate(
-                TokensPrompt(prompt_token_ids=tokens),
+                _prompt(generation, tokens),
                 self._sampling(generation),
                 generation.request_id,
+                lora_request=lora,
                 priority=generation.priority,
             ):
                 self._last_output = time.monotonic()
@@ -170,19 +198,42 @@ class VllmEngine:
     async def check(self) -> None:
         """See `Engine`: generates a token when idle; work under way has to make progress."""
         await self._llm.check_health()
+        if self._adapters is not None:
+            await asyncio.wait_for(self._adapters.forget_lost(), CHECK_S)
         silent_s = time.monotonic() - self._last_output
         if not self._running and silent_s > CHECK_S / 2:
             await asyncio.wait_for(self._probe(), CHECK_S)
-        # A probe would wait behind a full batch, whose answers may take minutes without a delta.
-        elif self._running and silent_s > STALLED_S:
-            raise EngineLost(f"{self._running} generations, and no output for {silent_s:.0f} s")
+            # Under load a probe would only wait behind a full batch.
+        # vLLM's own counts move with every step, also while no answer is streamed.
+        generation = Look(self._running > 0, (self._last_output, _counted_tokens()))
+        for stalled in self._watch.look({"generation": generation}, time.monotonic()):
+            raise EngineLost(f"{stalled}, with {self._running} requests in the engine")
 
     async def stop(self) -> None:
         """See `Engine`."""
         if self._llm is not None:
             self._llm.shutdown()
 
-    async def _probe(self) -> None:
+    @property
+    def adapters(self) -> Collection[str]:
+        """See `AdapterHost`."""
+        return self._adapters.names if self._adapters is not None else ()
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """See `AdapterHost`."""
+        if self._adapters is None:
+            raise AdapterUnusable(
+                f"{self._model.name} serves no adapters: set its adapters_dir and restart it"
+            )
+        await self._adapters.load(adapter)
+
+    async def unload_adapter(self, name: str) -> None:
+        """See `AdapterHost`."""
+        if self._adapters is not None:
+            await self._adapters.unload(name)
+
+    async def _probe(self, lora: Any = None) -> float:
+        """Generates a token; returns its log-probability."""
         probe = Generation(
             request_id=f"probe-{uuid.uuid4().hex}",
             messages=(),
@@ -200,8 +251,11 @@ class VllmEngine:
             priority=-1000,
             stream=False,
         )
-        async for _ in self.generate(probe):
-            pass
+        drawn = 0.0
+        async for event in self._answer(probe, await self._tokenize(probe), lora):
+            if isinstance(event, Completion):
+                drawn = sum(event.log_probabilities)
+        return drawn
 
     async def _tokenize(self, generation: Generation) -> Sequence[int]:
         length = len(generation.prompt) + sum(len(m.content) for m in generation.messages)
@@ -234,7 +288,7 @@ class VllmEngine:
             field = "sampling.max_tokens"
         raise InvalidRequest(
             f"the prompt has {prompt_tokens} tokens and max_tokens is {generation.max_tokens}; "
-            f"{self._settings.model_name} has a context of {self._context}: "
+            f"{self._model.name} has a context of {self._context}: "
             "shorten the prompt or lower sampling.max_tokens",
             code=Code.ERROR_CODE_CONTEXT_LENGTH_EXCEEDED,
             field=field,
@@ -263,7 +317,32 @@ class VllmEngine:
         )
 
 
+_COUNTERS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+
+
+def _counted_tokens() -> float:
+    """Tokens that vLLM has read and drawn in this process, by its own metrics."""
+    registry = REGISTRY.restricted_registry(_COUNTERS)
+    return sum(
+        sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name in _COUNTERS
+    )
+
+
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.CANCELLED}
+
+
+def _prompt(generation: Generation, tokens: Sequence[int]) -> Any:
+    from vllm.inputs import TokensPrompt
+
+    # One tenant's timing must not tell what another asked, nor an adapter's version answer from
+    # what another computed; the length makes each pair of words one salt only.
+    salt, adapter = generation.cache_salt, generation.adapter
+    if salt or adapter:
+        return TokensPrompt(prompt_token_ids=tokens, cache_salt=f"{len(salt)}:{salt}:{adapter}")
+    return TokensPrompt(prompt_token_ids=tokens)
 
 
 def _first_token_s(output: Any, measured_s: float) -> float:
