@@ -12,12 +12,17 @@ import pytest
 
 from penstock.errors import Code, InvalidRequest
 from penstock.rpc.server import Server, Service
-from penstock.v1 import admitted_pb2, engine_service_pb2_grpc, response_pb2
+from penstock.v1 import (
+    admitted_pb2,
+    engine_service_pb2,
+    engine_service_pb2_grpc,
+    response_pb2,
+)
 from penstock_inference.directory import Announcement
 from penstock_inference.engine_servicer import EngineServicer
 from penstock_inference.errors import EngineLost
 from penstock_inference.generation import Completion, Delta, Engine, Finish, Generation
-from penstock_inference.pool import EnginePool
+from penstock_inference.pool import EnginePool, Work
 
 
 class Words:
@@ -87,14 +92,68 @@ async def serving(engine: Engine) -> AsyncIterator[tuple[str, Server]]:
         await server.stop(0)
 
 
+class Caller:
+    """Runs one piece of work after another and waits for it, as no pump does."""
+
+    def __init__(self, board: Board) -> None:
+        self.pool = EnginePool(board)
+        self._room = asyncio.Event()
+
+    async def run(
+        self,
+        request: admitted_pb2.AdmittedRequest,
+        attempt: int,
+        on_chunk: Callable[[response_pb2.TokenChunk], None],
+    ) -> engine_service_pb2.WorkResult:
+        item = engine_service_pb2.WorkItem(request=request, attempt=attempt)
+        run = Run(on_chunk)
+        while (work := self.pool.begin(("m", ""), item, run, 10)) is None:
+            self._room.clear()
+            await self._room.wait()
+        try:
+            return await run.result
+        except asyncio.CancelledError:
+            work.forget()
+            raise
+
+    def on_chunk(self, work: Work, chunk: response_pb2.TokenChunk) -> None:
+        assert isinstance(work.owner, Run)
+        work.owner.on_chunk(chunk)
+
+    def on_result(self, work: Work, result: engine_service_pb2.WorkResult) -> None:
+        assert isinstance(work.owner, Run)
+        if not work.owner.result.done():
+            # The message belongs to the stream.
+            copy = engine_service_pb2.WorkResult()
+            copy.CopyFrom(result)
+            work.owner.result.set_result(copy)
+
+    def on_lost(self, works: Sequence[Work], *, died: bool) -> None:
+        for work in works:
+            assert isinstance(work.owner, Run)
+            if not work.owner.result.done():
+                work.owner.result.set_exception(EngineLost(f"died: {died}"))
+
+    def on_room(self) -> None:
+        self._room.set()
+
+
+class Run:
+    def __init__(self, on_chunk: Callable[[response_pb2.TokenChunk], None]) -> None:
+        self.on_chunk = on_chunk
+        self.result: asyncio.Future[engine_service_pb2.WorkResult] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+
 @contextlib.asynccontextmanager
-async def pool_of(board: Board) -> AsyncIterator[EnginePool]:
-    pool = EnginePool(board, "m")
-    await pool.start()
+async def pool_of(board: Board) -> AsyncIterator[Caller]:
+    caller = Caller(board)
+    await caller.pool.start(caller)
     try:
-        yield pool
+        yield caller
     finally:
-        await pool.stop()
+        await caller.pool.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +263,7 @@ async def test_work_goes_where_fewer_tokens_are_ahead() -> None:
     one.hold = two.hold = asyncio.Event()
     async with serving(one) as (first, _), serving(two) as (second, _), pool_of(board) as pool:
         board.announcements = [announced(first, "e1"), announced(second, "e2")]
-        await until(lambda: len(pool._engines) == 2)
+        await until(lambda: len(pool.pool._engines) == 2)
         tasks = [asyncio.create_task(pool.run(request(f"r{n}"), 1, ignore)) for n in range(6)]
         await until(lambda: one.running + two.running == 6)
         assert (one.running, two.running) == (3, 3)
@@ -220,7 +279,7 @@ async def test_a_withdrawn_engine_ends_its_work_and_gets_no_more() -> None:
         old = asyncio.create_task(pool.run(request("old"), 1, ignore))
         await until(lambda: one.running == 1)
         board.announcements = [announced(second, "e2")]
-        await until(lambda: not pool._engines["e1"].accepting)
+        await until(lambda: not pool.pool._engines["e1"].accepting)
         await pool.run(request("new"), 1, ignore)
         one.hold.set()
         assert (await old).text == "one two three"
