@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kafka.halts import HaltAlerts, resume_applies
+from penstock.codec import encode
+from penstock.kafka.halts import HaltAlerts, Resumes, resume_applies
 from penstock.kafka.limits import Breach, Broken, DeadLetterLimit
-from penstock.records import Partition
-from penstock.v1 import control_pb2
+from penstock.records import Partition, Record
+from penstock.v1 import admitted_pb2, control_pb2
 
 P = Partition("penstock.admitted", 2)
 HALTS = HaltAlerts("inference", "pump", "penstock.alerts")
@@ -178,3 +179,26 @@ def test_a_command_is_for_its_own_halt_only(change: dict[str, object], applies: 
     resume.requested_at.FromMilliseconds(HALTED_AT_MS + int(str(change.get("after_ms", 1))))
     found = resume_applies(resume, group="pump", partition=P, halted_at_ms=HALTED_AT_MS)
     assert found is applies
+
+
+def test_a_consumer_hears_the_commands_that_are_for_it() -> None:
+    heard: list[tuple[int | None, int]] = []
+    resumes = Resumes("pump", P.topic, lambda number, at_ms: heard.append((number, at_ms)))
+
+    def say(command: control_pb2.Control) -> None:
+        written = encode(command, topic="penstock.control", key=None, source="test")
+        where = Partition("penstock.control", 0)
+        resumes.take(Record(where, 0, None, written.value, written.headers, 0))
+
+    for group, topic, number in (
+        ("pump", P.topic, None),
+        ("pump", P.topic, 3),
+        ("pump", "other", 3),
+        ("other", P.topic, 3),
+    ):
+        resume = control_pb2.Resume(group=group, topic=topic, partition=number)
+        resume.requested_at.FromMilliseconds(HALTED_AT_MS)
+        say(control_pb2.Control(resume=resume))
+    say(control_pb2.Control(cancel=admitted_pb2.Cancellation(request_id="pump")))
+    resumes.take(Record(P, 0, None, b"\xff\xff", (), 0))
+    assert heard == [(None, HALTED_AT_MS), (3, HALTED_AT_MS)]

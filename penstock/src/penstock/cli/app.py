@@ -11,6 +11,7 @@ import typer
 
 from penstock.cli import (
     cancel,
+    consumers,
     demo,
     dlq,
     feedback,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(topics.app, name="topics")
 app.add_typer(routes.app, name="routes")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(consumers.app, name="consumers")
 app.command(epilog="Example:  penstock publish -m 'My invoice is wrong' --tenant support --wait")(
     publish.publish
 )

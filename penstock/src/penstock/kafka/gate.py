@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 import time
 
-from penstock.codec import decode
-from penstock.errors import InvalidRequest
 from penstock.kafka import metrics
 from penstock.kafka.guard import DeadLetters
-from penstock.kafka.halts import HaltAlerts, resume_applies, resume_command
+from penstock.kafka.halts import HaltAlerts, Resumes, resume_command
 from penstock.kafka.limits import Breach
 from penstock.kafka.ports import Publisher
 from penstock.kafka.reader import LogReader, Start
-from penstock.records import Partition, Record
+from penstock.records import Partition
 from penstock.settings import Settings
 from penstock.telemetry import logger
 from penstock.topics import topic_of
-from penstock.v1 import control_pb2
 
 __all__ = ["ResumeGate", "dead_letters"]
 
@@ -96,20 +92,14 @@ class ResumeGate:
     async def _command(self, partition: Partition, halted_at_ms: int) -> None:
         found = asyncio.Event()
 
-        def on_record(record: Record) -> None:
-            with contextlib.suppress(InvalidRequest):
-                control = decode(record, control_pb2.Control)
-                if control.WhichOneof("command") == "resume" and resume_applies(
-                    control.resume,
-                    group=self._alerts.group,
-                    partition=partition,
-                    halted_at_ms=halted_at_ms,
-                ):
-                    found.set()
+        def resume(number: int | None, at_ms: int) -> None:
+            if number in (None, partition.number) and at_ms > halted_at_ms:
+                found.set()
 
+        commands = Resumes(self._alerts.group, partition.topic, resume)
         start = Start.at(dt.datetime.fromtimestamp(halted_at_ms / 1000, dt.UTC) - SKEW)
         reader = LogReader(self._bootstrap, self._control, start=start)
-        reading = asyncio.create_task(reader.run(on_record))
+        reading = asyncio.create_task(reader.run(commands.take))
         try:
             await found.wait()
         finally:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from penstock.codec import JSON, encode
+from penstock.codec import JSON, decode, encode
+from penstock.errors import InvalidRequest
 from penstock.kafka.limits import Breach
-from penstock.records import Outgoing, Partition
+from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import alert_pb2, control_pb2
 
 __all__ = [
     "HaltAlerts",
+    "Resumes",
     "alert_record",
     "halt_alert",
     "resume_applies",
@@ -64,6 +66,37 @@ class HaltAlerts:
             now=dt.datetime.now(dt.UTC),
         )
         return [alert_record(alert, self.topic)]
+
+
+class Resumes:
+    """Takes records of `control` in for one consumer; never raises for what a record holds.
+
+    Args:
+        group: The consumer's group.
+        topic: The full name of the topic that it reads.
+        resume: Lets a partition, or all where it is None, go on that halted before an instant, in
+            milliseconds since 1970.
+    """
+
+    def __init__(self, group: str, topic: str, resume: Callable[[int | None, int], object]) -> None:
+        self._group = group
+        self._topic = topic
+        self._resume = resume
+
+    def take(self, record: Record) -> None:
+        """Passes a command on that is meant for this consumer."""
+        try:
+            control = decode(record, control_pb2.Control)
+        except InvalidRequest:
+            return
+        command = control.resume
+        if (
+            control.WhichOneof("command") == "resume"
+            and command.group == self._group
+            and command.topic == self._topic
+        ):
+            number = command.partition if command.HasField("partition") else None
+            self._resume(number, command.requested_at.ToMilliseconds())
 
 
 def resume_command(group: str, partition: Partition) -> str:

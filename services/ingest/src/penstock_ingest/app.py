@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
-from penstock.kafka.halts import HaltAlerts
+from penstock.kafka.halts import HaltAlerts, Resumes
 from penstock.kafka.ports import LogError
 from penstock.kafka.probe import KafkaProbe
 from penstock.kafka.publisher import KafkaPublisher
@@ -158,6 +158,7 @@ class App:
             read_ahead=ReadAhead(records=s.kafka_in_flight),
             halts=HaltAlerts("ingest", group, self._topic("alerts")),
         )
+        self._resumes = Resumes(group, self._topic("requests"), self._consumer.resume)
         self._readers = self._make_readers()
         self._opening: list[asyncio.Task[None]] = []
         self._reading: list[asyncio.Task[None]] = []
@@ -248,6 +249,7 @@ class App:
             (reader("responses", start=window), view.response),
             (reader("replies", start=Start.END, partitions=own), view.reply),
             (reader("alerts", start=Start.BEGINNING), view.alert),
+            (reader("control", start=Start.BEGINNING), self._resumes.take),
             (
                 reader("tokens", start=Start.END, partitions=own, read_committed=False),
                 view.chunk,
