@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
+import re
+import signal
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +23,10 @@ from penstock.cli.app import app
 from penstock.codec import decode, encode
 from penstock.failures import Poisoned
 from penstock.kafka.admin import KafkaAdmin, Sizes, plan
+from penstock.kafka.broker import KafkaBroker
+from penstock.kafka.consumer import Delivery, TransactionalConsumer
 from penstock.kafka.dlq import REPLAYED_FROM, dead_letter
+from penstock.kafka.halts import HaltAlerts, Resumes
 from penstock.kafka.ports import Fenced
 from penstock.kafka.progress import Progress
 from penstock.kafka.progress import encode as encode_progress
@@ -316,3 +323,170 @@ async def test_a_window_is_run_again_once_and_compared(place: Place) -> None:
     assert found["answers"] == {"different": 1, "equal": 3}
     assert (found["sent"], found["ended"], found["completion_tokens"]) == (0, 4, 4)
     assert "did not answer" in found["cost_note"]
+
+
+class Broken:
+    """A handler of a bad deploy, until it is mended."""
+
+    def __init__(self, place: Place) -> None:
+        self.mended = False
+        self.handled: list[bytes | None] = []
+        self._place = place
+
+    def accept(self, delivery: Delivery) -> None:
+        if not self.mended:
+            raise ValueError("a bad deploy")
+        self.handled.append(delivery.record.value)
+        delivery.complete(())
+
+    def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
+        return [
+            dead_letter(
+                record,
+                dlq_topic=self._place.topic("dlq"),
+                service="test",
+                reason="it raised",
+                error=error,
+                attempts=1,
+            )
+        ]
+
+
+async def running(
+    place: Place, handler: Broken
+) -> tuple[TransactionalConsumer, asyncio.Task[None]]:
+    group = f"{place.prefix}-test"
+    consumer = TransactionalConsumer(
+        KafkaBroker(place.bootstrap),
+        topic=place.topic("admitted"),
+        group=group,
+        handler=handler,
+        halts=HaltAlerts("test", group, place.topic("alerts")),
+    )
+    commands = Resumes(group, place.topic("admitted"), consumer.resume)
+    reader = LogReader(place.bootstrap, place.topic("control"), start=Start.BEGINNING)
+
+    async def both() -> None:
+        hearing = asyncio.create_task(reader.run(commands.take))
+        try:
+            await consumer.run()
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+
+    return consumer, asyncio.create_task(both())
+
+
+async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 60) -> None:
+    async with asyncio.timeout(limit_s):
+        while not await condition():
+            await asyncio.sleep(0.2)
+
+
+async def test_a_bad_deploy_halts_stays_halted_when_restarted_and_is_resumed(place: Place) -> None:
+    values = [b"%d" % n for n in range(200)]
+    await place.publish(
+        *(Outgoing(place.topic("admitted"), None, value, partition=0) for value in values)
+    )
+    handler = Broken(place)
+    consumer, task = await running(place, handler)
+
+    async def halted() -> bool:
+        return f"{place.prefix}-test" in await place.done("consumers", "halted")
+
+    await until(halted)
+    letters = await place.read("dlq")
+    assert len(letters) == 20
+    (alert,) = await place.read("alerts")
+    summary = json.loads(alert.value or b"")["summary"]
+    command = summary.rpartition("penstock ")[2].split()
+
+    await consumer.stop(1)
+    await task
+    handler.mended = True
+    consumer, task = await running(place, handler)
+    await until(lambda: _true(len(consumer.assigned) == 2))
+    await asyncio.sleep(2)
+    assert handler.handled == []
+
+    await place.done(*command)
+    await until(lambda: _true(len(handler.handled) == 180))
+    states = [json.loads(each.value or b"")["state"] for each in await place.read("alerts")]
+    await until(lambda: _not(halted))
+    await consumer.stop(1)
+    await task
+    assert handler.handled == values[20:]
+    assert [letter.value for letter in await place.read("dlq")] == values[:20]
+    assert states == ["ALERT_STATE_OPENED", "ALERT_STATE_RESOLVED"]
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def _not(condition: Callable[[], Awaitable[bool]]) -> bool:
+    return not await condition()
+
+
+async def test_an_interrupted_replay_says_what_it_sent_and_goes_on(place: Place) -> None:
+    route = route_pb2.Route(model="triage", version=1)
+    route.variants.add(name="base", base_model="m", weight=1)
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    topic = place.topic("admitted")
+    await place.publish(
+        encode(route, topic=place.topic("routes"), key="triage", source="test"),
+        *(encode(admitted(f"r{n}"), topic=topic, key=b"k", source="test") for n in range(30)),
+    )
+    await asyncio.sleep(1.1)
+    arguments = [
+        "replay",
+        f"--from={start:%Y-%m-%dT%H:%M:%S.%f}",
+        f"--to={dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S.%f}",
+        "--run-id=stopped",
+        "--no-wait",
+    ]
+    env = {"PENSTOCK_KAFKA_BOOTSTRAP": place.bootstrap, "PENSTOCK_TOPIC_PREFIX": place.prefix}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from penstock.cli.app import main; main()",
+        *arguments,
+        "--rate=1",
+        env=os.environ | env,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    seen = b""
+    async with asyncio.timeout(90):
+        while b" sent, " not in seen:
+            seen += await process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        seen += await process.stderr.read()
+        code = await process.wait()
+    assert code == 130
+    told = re.search(rb"interrupted: (\d+) were sent as run stopped", seen)
+    assert told is not None, seen
+
+    def replays(records: Sequence[Record]) -> list[str]:
+        made = [decode(record, admitted_pb2.AdmittedRequest) for record in records]
+        return [r.request_id for r in made if r.purpose == common_pb2.PURPOSE_REPLAY]
+
+    before = replays(await place.read("admitted"))
+    assert int(told[1]) <= len(before) < 30
+    await place.done(*arguments, "--rate=1000")
+    after = replays(await place.read("admitted"))
+    assert sorted(after) == sorted(f"r{n}~replay-stopped" for n in range(30))
+
+
+async def test_a_header_without_a_value_stops_nobody(place: Place) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=place.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(
+        place.topic("requests"), b"{}", headers=[("traceparent", None), ("content-type", None)]
+    )
+    await producer.stop()
+    (record,) = await place.read("requests")
+    assert (record.header("traceparent"), record.carrier()) == (
+        "",
+        {"traceparent": "", "content-type": ""},
+    )
