@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from penstock.kafka.broker import KafkaBroker, KafkaMembership, KafkaOwnership
-from penstock.kafka.consumer import TransactionalConsumer
+from penstock.kafka.consumer import Delivery, TransactionalConsumer
 from penstock.kafka.ports import Fenced
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
@@ -37,15 +38,23 @@ async def topics(kafka: KafkaServer) -> tuple[str, str]:
 
 
 class Echo:
-    """Writes each value to the output topic."""
+    """Writes each value to the output topic, in any order where it takes time."""
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, longest_s: float = 0.0) -> None:
         self.output = output
-        self.handled = 0
+        self.handled: Counter[bytes] = Counter()
+        self._longest_s = longest_s
 
-    async def handle(self, record: Record) -> Sequence[Outgoing]:
-        self.handled += 1
-        return [Outgoing(self.output, record.key, record.value)]
+    def accept(self, delivery: Delivery) -> None:
+        record = delivery.record
+        self.handled[record.value or b""] += 1
+        outputs = [Outgoing(self.output, record.key, record.value)]
+        if self._longest_s:
+            delivery.begin()
+            wait_s = random.uniform(0, self._longest_s)
+            asyncio.get_running_loop().call_later(wait_s, delivery.complete, outputs)
+        else:
+            delivery.complete(outputs)
 
     def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
         raise AssertionError(f"{record.offset}: {error!r}")
@@ -79,13 +88,18 @@ async def reading(kafka: KafkaServer, topic: str) -> AsyncIterator[list[bytes]]:
 
 
 @contextlib.asynccontextmanager
-async def consuming(kafka: KafkaServer, source: str, handler: Echo) -> AsyncIterator[None]:
+async def consuming(
+    kafka: KafkaServer, source: str, handler: Echo, instance_id: str | None = None
+) -> AsyncIterator[TransactionalConsumer]:
     consumer = TransactionalConsumer(
-        KafkaBroker(kafka.bootstrap), topic=source, group=f"g-{source}", handler=handler
+        KafkaBroker(kafka.bootstrap, instance_id=instance_id),
+        topic=source,
+        group=f"g-{source}",
+        handler=handler,
     )
     task = asyncio.create_task(consumer.run())
     try:
-        yield
+        yield consumer
     finally:
         await consumer.stop(drain_s=5)
         await task
@@ -125,7 +139,7 @@ async def test_markers_and_aborted_records_do_not_stop_it(
             await publish(kafka, source, [b"last"])
             await until(lambda: b"last" in seen)
     assert Counter(seen) == expected + Counter([b"last"])
-    assert handler.handled == len(expected) + 1
+    assert handler.handled == expected + Counter([b"last"])
 
 
 async def test_a_reader_catches_up_with_a_topic_that_ends_in_aborted_records(
@@ -192,3 +206,58 @@ async def test_a_broker_restart_loses_and_repeats_nothing(
         await publish(kafka, source, [b"end"])
         await until(lambda: b"end" in seen)
     assert Counter(seen) == Counter([*values, b"end"])
+
+
+async def test_a_rebalance_keeps_the_work_of_partitions_that_stay(
+    kafka: KafkaServer, topics: tuple[str, str]
+) -> None:
+    source, output = topics
+    values = [b"%d" % n for n in range(400)]
+    one, two = Echo(output, longest_s=10), Echo(output, longest_s=0.1)
+    async with reading(kafka, output) as seen:
+        async with consuming(kafka, source, one) as first:
+            await publish(kafka, source, values)
+            await until(lambda: one.handled.total() == 400)
+            async with consuming(kafka, source, two) as second:
+                await until(lambda: len(first.assigned) == len(second.assigned) == 1)
+                await until(lambda: len(seen) >= 400)
+        moved = two.handled.total()
+    assert Counter(seen) == Counter(values)
+    # Only what was under way on the partition that moved ran twice.
+    assert one.handled.total() == 400
+    assert 0 < moved < 300
+
+
+async def test_the_end_of_a_partition_is_reached_behind_markers(
+    kafka: KafkaServer, topics: tuple[str, str]
+) -> None:
+    source, output = topics
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=source)
+    await producer.start()
+    async with producer.transaction():
+        await producer.send_and_wait(source, b"a", partition=0)
+    await producer.stop()
+    async with reading(kafka, output) as seen, consuming(kafka, source, Echo(output)) as consumer:
+        await until(lambda: seen == [b"a"])
+        # A marker behind the last record is nothing to read: a watchdog would wait for ever.
+        await until(lambda: all(each.unread == 0 for each in consumer.standing()))
+
+
+async def test_a_static_member_that_restarts_moves_nothing(
+    kafka: KafkaServer, topics: tuple[str, str]
+) -> None:
+    source, output = topics
+    one, two = Echo(output, longest_s=1), Echo(output)
+    async with reading(kafka, output) as seen, consuming(kafka, source, one, "one") as first:
+        async with consuming(kafka, source, two, "two") as second:
+            await until(lambda: len(first.assigned) == len(second.assigned) == 1)
+            kept, moved = first.assigned, second.assigned
+            await publish(kafka, source, [b"%d" % n for n in range(100)])
+            await until(lambda: one.handled.total() + two.handled.total() == 100)
+        async with consuming(kafka, source, two, "two") as second:
+            await until(lambda: second.assigned == moved)
+            assert first.assigned == kept
+            await publish(kafka, source, [b"after %d" % n for n in range(20)])
+            await until(lambda: len(seen) >= 120)
+    assert set(Counter(seen).values()) == {1}
+    assert set(one.handled.values()) == {1}

@@ -34,7 +34,7 @@ __all__ = ["KafkaBroker", "KafkaMembership", "KafkaOwnership", "record_of", "sen
 log = logger(__name__)
 
 SESSION_MS = 10_000
-HEARTBEAT_MS = 3_000
+HEARTBEAT_MS = 1_000  # how soon a member hears of a rebalance
 REBALANCE_MS = 30_000
 DAY_MS = 86_400_000
 TRANSACTION_MS = 5_000  # a dead owner's transaction holds read-committed readers this long
