@@ -133,11 +133,12 @@ class App:
         servicer = InferenceServicer(self._desk)
         register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
         self._grpc = Server([Service(SERVICE_NAME, register)], host=s.host, port=s.grpc_port)
+        self._probe = KafkaProbe(s.kafka_bootstrap)
         self._readiness = Readiness(
             self._desk,
             self._routes,
             board,
-            KafkaProbe(s.kafka_bootstrap).answers,
+            self._log_answers,
             self._grpc.set_ready,
             probed=s.probe_interval_s > 0,
         )
@@ -210,6 +211,10 @@ class App:
         )
         for task in self._reading:
             task.cancel()
+
+    async def _log_answers(self) -> bool:
+        # A broker may answer while what this instance writes does not get through.
+        return self._publisher.can_write and await self._probe.answers()
 
     async def _stop_consuming(self, drain_s: float) -> None:
         if self._consuming is None:
