@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
+from confluent_kafka import KafkaException
+
+from penstock_native.errors import NativeError
 from penstock_native.processes import alive, identify
 from penstock_native.settings import ROOT
 from penstock_native.stack import Stack
@@ -25,6 +28,10 @@ RECOVER_S = 120.0  # after that the system counts as stuck
 WHOLE_S = 90.0  # until what was killed has come back
 SCALE_S = 60.0
 GIVE_UP_AFTER = 2  # faults in a row without recovery
+
+
+class ScaleError(Exception):
+    """Serve did not take the number of replicas."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,12 @@ class Nemesis:
         return True
 
     async def _inject(self, fault: Fault) -> float:
-        strike = await self._aim(fault)
+        try:
+            strike = await self._aim(fault)
+        except (LookupError, OSError, NativeError, KafkaException) as error:
+            # On top of another fault its target may be away: one fault less, no end of the run.
+            self._report(f"#{fault.number} {fault.kind} left out: {error}")
+            return time.time()
         lasts = f" for {fault.lasts_s:g} s" if fault.lasts_s else ""
         overlaps = " (overlapping)" if fault.overlaps else ""
         self._report(
@@ -95,7 +107,11 @@ class Nemesis:
         )
         line: dict[str, object] = {**asdict(fault), "target": strike.target, "what": strike.what}
         began = line["begin"] = time.time()
-        await strike.act()
+        try:
+            await strike.act()
+        except (ScaleError, OSError) as error:
+            self._report(f"#{fault.number} {fault.kind} failed: {error}")
+            return began
         if strike.undo is None or not fault.lasts_s:
             self._write(line)
             return began
@@ -182,18 +198,23 @@ class Nemesis:
         raise LookupError(f"no replica of {deployment} runs")
 
     def _scaling(self, by: int) -> Strike:
-        self._replicas["pump"] += by
-        count = self._replicas["pump"]
+        count = self._replicas["pump"] + by
 
         async def act() -> None:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.chaos.scale", "pump", str(count)),
                 cwd=ROOT,
-                env={**self._stack.env, "RAY_ADDRESS": targets.ray_address(self._stack)},
+                env={**self._stack.env, **targets.ray_environment(self._stack)},
                 stdout=asyncio.subprocess.DEVNULL,
             )
-            if await asyncio.wait_for(process.wait(), SCALE_S) != 0:
-                raise RuntimeError(f"the pumps could not be scaled to {count}")
+            try:
+                code = await asyncio.wait_for(process.wait(), SCALE_S)
+            except TimeoutError:
+                process.kill()
+                code = await process.wait()
+            if code != 0:
+                raise ScaleError(f"the pumps could not be scaled to {count} ({code})")
+            self._replicas["pump"] = count
 
         return Strike("pumps", f"to {count}", act)
 

@@ -19,7 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -135,6 +135,8 @@ async def strike(
     """Runs the schedule, and the load until there were enough requests."""
     await until(watch, lambda: watch.recovered(0, PARTITIONS), 60)
     await asyncio.sleep(WARM_S)
+    # What came while everything was still warming up is not the first fault's.
+    await until(watch, lambda: watch.open < options.rate, 60)
     schedule = faults.plan(options.seed, options.faults, overlap=options.overlap)
     started = time.monotonic()
 
@@ -162,12 +164,12 @@ async def strike(
         raise RuntimeError(f"the generator ended by itself: see {home / 'load.log'}")
 
 
-async def until(watch: Watch, condition: object, seconds: float) -> bool:
-    """Waits for a condition on what was seen."""
+async def until(watch: Watch, condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits for a condition on what was seen; False when the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         watch.refresh()
-        if callable(condition) and condition():
+        if condition():
             return True
         await asyncio.sleep(0.25)
     return False

@@ -37,22 +37,26 @@ def replicas(stack: Stack, deployment: str) -> list[int]:
     return sorted(found)
 
 
-def ray_address(stack: Stack) -> str:
-    """Where the stack's own Ray takes drivers.
+def ray_environment(stack: Stack) -> dict[str, str]:
+    """What a driver needs in its environment to join the stack's own Ray.
 
     Raises:
         LookupError: Ray does not run.
     """
     for process in tree(stack.pid("inference")):
+        home = Path(f"/proc/{process.pid}")
         try:
-            arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode().split("\0")
+            arguments = (home / "cmdline").read_bytes().decode().split("\0")
+            environment = (home / "environ").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if arguments[0].endswith("gcs_server"):
-            for argument in arguments:
-                if argument.startswith("--gcs_server_port="):
-                    return f"{LOOPBACK}:{argument.partition('=')[2]}"
-    raise LookupError("no gcs_server among the stack's processes")
+        for argument in arguments:
+            if argument.startswith("--gcs-address="):
+                # Ray asks for its token or not, as the machine has one or not; so must we.
+                mode = [line for line in environment if line.startswith("RAY_AUTH_MODE=")]
+                lines = [f"RAY_ADDRESS={argument.partition('=')[2]}", *mode]
+                return dict(line.split("=", 1) for line in lines)
+    raise LookupError("none of the stack's processes knows of a Ray")
 
 
 class Brokers:
