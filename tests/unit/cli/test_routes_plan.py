@@ -1,6 +1,7 @@
 """Which routes are written, and which are refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,9 @@ from penstock.cli.run import CliError
 from penstock.codec import encode
 from penstock.records import Partition, Record
 from penstock.v1 import route_pb2
+
+
+ROOT = Path(__file__).parents[3]
 
 
 def route(version=1, weight=100, model="triage"):
@@ -90,6 +94,17 @@ def test_the_same_version_with_other_content_is_refused(keep_newer):
 def test_a_file_that_could_not_serve_is_refused(text, message):
     with pytest.raises(CliError, match=message):
         routes_plan.parse(text)
+
+
+@pytest.mark.parametrize("file", ["compose/routes.json", "k8s/penstock/files/routes.json"])
+def test_the_routes_that_a_stack_starts_with_could_serve(file):
+    assert routes_plan.parse((ROOT / file).read_text())
+
+
+def test_the_guides_example_could_serve():
+    text = (ROOT / "docs/routes.md").read_text()
+    example = text.split("```json\n")[1].split("```")[0]
+    assert routes_plan.parse(f"[{example}]")
 
 
 def test_a_good_file_is_read():
