@@ -11,7 +11,6 @@ from penstock.codec import encode
 from penstock.records import Partition, Record
 from penstock.v1 import route_pb2
 
-
 ROOT = Path(__file__).parents[3]
 
 
