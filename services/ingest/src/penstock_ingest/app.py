@@ -22,6 +22,7 @@ from penstock.rpc.server import Server, Service
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
 from penstock.v1 import inference_service_pb2_grpc
+from penstock_ingest import metrics
 from penstock_ingest.admission import Admission
 from penstock_ingest.consumer import KafkaDoor
 from penstock_ingest.desk import SOURCE, Desk
@@ -91,6 +92,7 @@ class App:
         index = ResponseIndex(s.response_window_s, s.response_window_bytes)
         known = KnownIds(s.response_window_s)
         quota = TenantQuota(s.max_queued_per_tenant)
+        metrics.QUEUED.set_function(lambda: float(len(quota)))
         self._publisher = KafkaPublisher(s.kafka_bootstrap, f"penstock-ingest-{s.ordinal}")
         self._desk = Desk(
             admission=admission,

@@ -95,7 +95,6 @@ class LogView:
         keyed = bool(admitted.request.idempotency_key)
         self._known.confirm(name, tenant, deadline_s, now_s, keyed=keyed)
         self._quota.confirm(admitted, now_s)
-        metrics.QUEUED.set(len(self._quota))
 
     def route(self, record: Record) -> None:
         """A route, or the end of one."""

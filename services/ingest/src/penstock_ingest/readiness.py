@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from penstock.routing import RouteTable
 from penstock.telemetry import logger
 from penstock_ingest import metrics
 from penstock_ingest.desk import Desk
-from penstock_ingest.routes import RouteTable
 
 __all__ = ["Readiness"]
 
