@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,11 @@ from penstock.v1 import (
 )
 from penstock_ingest.admission import Admission
 from penstock_ingest.desk import Desk
+from penstock_ingest.health import Board, Key, Policy
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.log_view import LogView
 from penstock_ingest.quota import TenantQuota
+from penstock_ingest.readiness import Readiness
 from penstock_ingest.waiters import Waiters
 
 ERRORS = {
@@ -80,6 +83,15 @@ class Platform:
         self.desk.closed = ""
         self.route("triage")
         self._running: set[asyncio.Task[None]] = set()
+        self.board = Board(Policy())
+        self.board.follow(self.routes.models(), 0.0)
+        self.board.answered(Key("triage", "triage-base"), _now(), 0.0)
+        self._readiness = Readiness(
+            self.desk, self.routes, self.board, _yes, _heard, timer=lambda: 0.0
+        )
+
+    def health(self) -> Mapping[str, Any]:
+        return self._readiness.body()
 
     def callers(self, request_id: str) -> int:
         """How many wait for a request."""
@@ -204,6 +216,14 @@ def record(outgoing: Outgoing) -> Record:
     stamp = int(_now().timestamp() * 1000)
     place = Partition(outgoing.topic, outgoing.partition or 0)
     return Record(place, 0, outgoing.key, outgoing.value, outgoing.headers, stamp)
+
+
+async def _yes() -> bool:
+    return True
+
+
+async def _heard(ready: bool) -> None:
+    """Nobody asks the gRPC health service here."""
 
 
 def _now() -> dt.datetime:

@@ -45,7 +45,8 @@ async def stub(platform: Any) -> AsyncIterator[Stub]:
 
 @pytest.fixture
 async def url(platform: Any) -> AsyncIterator[str]:
-    server = WebServer(make_http(platform.desk, max_request_bytes=50_000), host="127.0.0.1", port=0)
+    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
+    server = WebServer(web, host="127.0.0.1", port=0)
     yield f"http://127.0.0.1:{await server.start()}/v1"
     await server.stop(1)
 

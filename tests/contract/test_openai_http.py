@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from penstock_ingest.health import Key
 from penstock_ingest.http import make_http
 from penstock_ingest.web import WebServer
 
@@ -24,7 +26,8 @@ def said(text: str) -> list[Any]:
 
 @pytest.fixture
 async def port(platform: Any) -> AsyncIterator[int]:
-    server = WebServer(make_http(platform.desk, max_request_bytes=50_000), host="127.0.0.1", port=0)
+    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
+    server = WebServer(web, host="127.0.0.1", port=0)
     yield await server.start()
     await server.stop(1)
 
@@ -323,6 +326,24 @@ async def test_health_tells_why(port: int, platform: Any) -> None:
     assert (status, json.loads(raw)["reason"]) == (503, "Kafka does not answer")
     status, raw = await post(port, "/v1/completions", b'{"prompt":"x"}')
     assert (status, json.loads(raw)["error"]["code"]) == (503, "unavailable")
+
+
+async def test_readiness_names_models_and_variants(port: int, platform: Any) -> None:
+    status, raw = await post(port, "/health/ready", method="GET")
+    body = json.loads(raw)
+    assert (status, body["status"]) == (200, "ready")
+    variant = body["models"]["triage"]["variants"]["triage-base"]
+    assert variant["ready"] is True
+    assert variant["last_success"].endswith("+00:00")
+    assert (await post(port, "/health/ready/triage", method="GET"))[0] == 200
+    assert (await post(port, "/health/ready/none", method="GET"))[0] == 404
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
+    for _ in range(3):
+        platform.board.failed(Key("triage", "triage-base"), "no reply", later, 0.0)
+    status, raw = await post(port, "/health/ready", method="GET")
+    assert (status, json.loads(raw)["reason"]) == (503, "no answer from triage")
+    status, raw = await post(port, "/health/ready/triage", method="GET")
+    assert (status, json.loads(raw)["variants"]["triage-base"]["last_error"]) == (503, "no reply")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,9 @@ class Stack:
         # The services run by this interpreter find its tools whatever the caller's PATH is.
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env.get('PATH', '')}"
         self.env.setdefault("PYTHONUNBUFFERED", "1")
+        if "inference" not in self.services:
+            # Nothing would answer: ingest is ready when it takes requests.
+            self.env.setdefault("PENSTOCK_INGEST_PROBE_INTERVAL_S", "0")
         self._supervisor = Supervisor(self.state_dir, ROOT)
 
     @classmethod
@@ -200,7 +203,10 @@ class Stack:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def ready(self) -> bool:
-        """Tell whether every service runs and shows its metrics, and ingest takes requests."""
+        """Tell whether every service runs and shows its metrics, and ingest says it is ready.
+
+        Which it does when every model has answered a request.
+        """
         states = {state.name: state.running for state in self.states()}
         if not all(states.get(name) and self._shows_metrics(name) for name in self.services):
             return False
@@ -326,24 +332,6 @@ class Stack:
         if names:
             _log.info("waiting for %s", ", ".join(names))
         self._wait(self.ready, self.services, timeout_s)
-        if self._nodes and {"ingest", "inference"} <= set(self.services):
-            self._await_answer(timeout_s)
-
-    def _await_answer(self, timeout_s: float) -> None:
-        # A port that listens says nothing of the model behind it: a request has to come back.
-        _log.info("waiting for a first answer (a model loads in half a minute or more)")
-        command = [str(Path(sys.executable).with_name("penstock")), "generate", "ready?"]
-        command += ["--max-tokens=1", "--tenant=penstock-probe", f"--timeout-s={timeout_s:g}"]
-        with subprocess.Popen(  # noqa: S603 - our own command
-            command, env=self.env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as probe:
-            try:
-                self._wait(lambda: probe.poll() is not None, self.services, timeout_s)
-            finally:
-                probe.terminate()
-            if probe.returncode != 0 and probe.stderr is not None:
-                reason = probe.stderr.read().decode(errors="replace")
-                raise StartError(f"a first request was not answered: {reason}")
 
     def _wait(
         self, condition: Callable[[], bool], services: Sequence[str], timeout_s: float

@@ -8,7 +8,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -46,15 +46,18 @@ TENANT_HEADER = "x-penstock-tenant"
 T = TypeVar("T")
 
 
-def make_http(desk: Desk, *, max_request_bytes: int) -> FastAPI:
+def make_http(
+    desk: Desk, *, max_request_bytes: int, health: Callable[[], Mapping[str, Any]]
+) -> FastAPI:
     """The application, to be served by uvicorn.
 
     Args:
         desk: Serves the callers.
         max_request_bytes: The largest body; a larger one is refused before it is read whole.
+        health: What is known of readiness; see `Readiness.body`.
     """
     app = FastAPI(title="penstock", docs_url=None, redoc_url=None, openapi_url=None)
-    door = _Door(desk, max_request_bytes)
+    door = _Door(desk, max_request_bytes, health)
     app.add_api_route("/v1/chat/completions", door.chat, methods=["POST"])
     app.add_api_route("/v1/completions", door.completions, methods=["POST"])
     app.add_api_route("/v1/requests/{request_id}/cancel", door.cancel, methods=["POST"])
@@ -62,6 +65,7 @@ def make_http(desk: Desk, *, max_request_bytes: int) -> FastAPI:
     app.add_api_route("/v1/models/{model:path}", door.model, methods=["GET"])
     app.add_api_route("/health/live", door.live, methods=["GET"])
     app.add_api_route("/health/ready", door.ready, methods=["GET"])
+    app.add_api_route("/health/ready/{model:path}", door.model_ready, methods=["GET"])
     app.add_exception_handler(PenstockError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_unforeseen)
@@ -69,9 +73,12 @@ def make_http(desk: Desk, *, max_request_bytes: int) -> FastAPI:
 
 
 class _Door:
-    def __init__(self, desk: Desk, max_request_bytes: int) -> None:
+    def __init__(
+        self, desk: Desk, max_request_bytes: int, health: Callable[[], Mapping[str, Any]]
+    ) -> None:
         self._desk = desk
         self._max_request_bytes = max_request_bytes
+        self._health = health
 
     async def chat(self, request: Request) -> Response:
         return await self._answer(request, "chat", chat_request)
@@ -103,9 +110,14 @@ class _Door:
         return JSONResponse({"status": "live"})
 
     async def ready(self) -> Response:
-        if self._desk.closed:
-            return JSONResponse({"status": "not ready", "reason": self._desk.closed}, 503)
-        return JSONResponse({"status": "ready"})
+        body = self._health()
+        return JSONResponse(body, 503 if body["status"] == "not ready" else 200)
+
+    async def model_ready(self, model: str) -> Response:
+        found = self._health().get("models", {}).get(model)
+        if found is None:
+            return JSONResponse({"ready": False, "reason": "no such model is probed"}, 404)
+        return JSONResponse(found, 200 if found["ready"] else 503)
 
     async def _answer(
         self, request: Request, kind: Kind, parse: Callable[[dict[str, Any]], Asked]

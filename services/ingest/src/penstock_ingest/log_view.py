@@ -18,8 +18,9 @@ from penstock.errors import InvalidRequest
 from penstock.records import Record
 from penstock.routing import RouteTable
 from penstock.telemetry import logger
-from penstock.v1 import admitted_pb2, response_pb2, route_pb2
+from penstock.v1 import admitted_pb2, alert_pb2, response_pb2, route_pb2
 from penstock_ingest import metrics
+from penstock_ingest.health import Key
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.waiters import Waiters
@@ -41,6 +42,9 @@ class LogView:
         known: Ids that were admitted lately.
         quota: What each tenant has queued.
         clock: The present, UTC.
+        probes: Takes a reply if it is to a probe of this instance, and says so.
+        answered: Told of variants' answers to real requests, and when they came.
+        alerts: Takes in what is on the topic of alerts.
     """
 
     def __init__(
@@ -52,6 +56,9 @@ class LogView:
         known: KnownIds,
         quota: TenantQuota,
         clock: Callable[[], dt.datetime],
+        probes: Callable[[response_pb2.GenerateResponse], bool] = lambda _: False,
+        answered: Callable[[Key, dt.datetime], None] = lambda _, __: None,
+        alerts: Callable[[alert_pb2.Alert], None] = lambda _: None,
     ) -> None:
         self._routes = routes
         self._waiters = waiters
@@ -59,11 +66,14 @@ class LogView:
         self._known = known
         self._quota = quota
         self._clock = clock
+        self._probes = probes
+        self._answered = answered
+        self._alerts = alerts
 
     def reply(self, record: Record) -> None:
         """A terminal response for a caller who waits here."""
         response = _decoded(record, response_pb2.GenerateResponse)
-        if response is not None:
+        if response is not None and not self._probes(response):
             self._waiters.end(response)
 
     def chunk(self, record: Record) -> None:
@@ -83,6 +93,9 @@ class LogView:
             self._known.end(response.request_id, at_s, now_s, keyed=bool(response.idempotency_key))
             self._quota.end(response.request_id, now_s)
         self._waiters.end(response)
+        if response.outcome == response_pb2.OUTCOME_ANSWERED and not response.cached:
+            at = dt.datetime.fromtimestamp(record.timestamp_ms / 1000, dt.UTC)
+            self._answered(Key(response.model, response.variant), at)
 
     def admitted(self, record: Record) -> None:
         """An admitted request, whoever admitted it."""
@@ -95,6 +108,12 @@ class LogView:
         keyed = bool(admitted.request.idempotency_key)
         self._known.confirm(name, tenant, deadline_s, now_s, keyed=keyed)
         self._quota.confirm(admitted, now_s)
+
+    def alert(self, record: Record) -> None:
+        """An alert, whoever wrote it."""
+        alert = _decoded(record, alert_pb2.Alert)
+        if alert is not None:
+            self._alerts(alert)
 
     def route(self, record: Record) -> None:
         """A route, or the end of one."""
