@@ -8,11 +8,13 @@ JSON where its value opens with a brace, since that is what a person with kcat s
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import uuid
 from typing import TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
 from penstock.errors import Code, InvalidRequest
@@ -119,18 +121,15 @@ def encode(
         partition: A partition chosen by the writer; None lets the key choose.
         time: For `ce_time`; now if None.
     """
-    stamp = time or dt.datetime.now(dt.UTC)
     headers = [
-        ("content-type", _CONTENT_TYPES[encoding]),
-        ("ce_specversion", b"1.0"),
+        *_fixed_headers(encoding, source, message.DESCRIPTOR.full_name),
         ("ce_id", (event_id or uuid.uuid4().hex).encode()),
-        ("ce_source", f"/penstock/{source}".encode()),
-        ("ce_type", message.DESCRIPTOR.full_name.encode()),
-        ("ce_time", stamp.isoformat().encode()),
+        ("ce_time", _iso(time or dt.datetime.now(dt.UTC))),
     ]
-    context: dict[str, str] = {}
-    propagate.inject(context)
-    headers.extend((name, value.encode()) for name, value in context.items())
+    if trace_context.get_current():  # asking the propagator costs more than all the rest
+        context: dict[str, str] = {}
+        propagate.inject(context)
+        headers.extend((name, value.encode()) for name, value in context.items())
     value = (
         to_json(message).encode()
         if encoding == JSON
@@ -143,3 +142,21 @@ def encode(
         headers=tuple(headers),
         partition=partition,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _fixed_headers(
+    encoding: Encoding.ValueType, source: str, record_type: str
+) -> tuple[tuple[str, bytes], ...]:
+    return (
+        ("content-type", _CONTENT_TYPES[encoding]),
+        ("ce_specversion", b"1.0"),
+        ("ce_source", f"/penstock/{source}".encode()),
+        ("ce_type", record_type.encode()),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _iso(instant: dt.datetime) -> bytes:
+    # The records of one request carry one time.
+    return instant.isoformat().encode()

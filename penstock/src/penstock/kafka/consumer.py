@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from penstock.failures import MAX_DEATHS
 from penstock.kafka import metrics
 from penstock.kafka.limits import DeadLetterLimit
-from penstock.kafka.ports import Broker, LogError, Membership
+from penstock.kafka.ports import Broker, LogError, Membership, Position
 from penstock.kafka.worker import Delivery, Halts, Handler, Worker
 from penstock.records import Outgoing, Partition
 from penstock.telemetry import logger
@@ -123,7 +123,7 @@ class TransactionalConsumer:
         self._drain_s = 0.0
         self._workers: dict[Partition, Worker] = {}
         self._membership: Membership | None = None
-        self._owned_before: set[Partition] = set()
+        self._left: dict[Partition, tuple[Position, ...]] = {}
         self._resumes: dict[int | None, int] = {}
         self._failure: LogError | None = None
 
@@ -260,7 +260,8 @@ class TransactionalConsumer:
             limit=self._make_limit(),
             halts=self._halts,
             failed=self._fail,
-            survived=partition in self._owned_before,
+            # As this process left it, so nobody died of it since.
+            survived=ownership.position in self._left.get(partition, ()),
         )
         try:
             await worker.open()
@@ -278,7 +279,7 @@ class TransactionalConsumer:
 
     async def _drop(self, partitions: Sequence[Partition]) -> None:
         workers = [self._workers.pop(p) for p in partitions]
-        self._owned_before.update(partitions)
+        self._left.update((worker.partition, worker.left) for worker in workers)
         await asyncio.gather(*(worker.drop() for worker in workers))
 
 

@@ -19,7 +19,7 @@ from opentelemetry import propagate
 from penstock.failures import SUSPECT_DEATHS, Poisoned
 from penstock.kafka import metrics
 from penstock.kafka.limits import Breach, DeadLetterLimit
-from penstock.kafka.ports import LogError, Ownership
+from penstock.kafka.ports import LogError, Ownership, Position
 from penstock.kafka.progress import SPAN
 from penstock.kafka.tracker import Batch, Delivered, Tracker
 from penstock.records import Outgoing, Partition, Record
@@ -154,6 +154,7 @@ class Worker:
         )
         self.held_bytes = 0  # of records whose end is not committed
         self.committed = 0
+        self.left: tuple[Position, ...] = ()  # where the last commits left the partition, perhaps
         self.broken = False
         self._ownership = ownership
         self._handler = handler
@@ -223,6 +224,7 @@ class Worker:
                 else:
                     self._accept(record)
             elif state is Delivered.DONE:
+                self.tracker.dirty = True  # the position may move over it
                 self._wake.set()
 
     def ended(self, delivery: Delivery, outputs: Sequence[Outgoing], *, dead: bool) -> None:
@@ -348,7 +350,8 @@ class Worker:
                 self._break(error)
                 return
             for record in noted:
-                self._accept(record)
+                if not (self.broken or self.halted):
+                    self._accept(record)
             if self._resuming:
                 self._break(LogError(f"{self.partition} was resumed and is read again"))
                 return
@@ -367,6 +370,7 @@ class Worker:
             return
         topic = self.partition.topic
         alerts, self._alerts = self._alerts, []
+        self.left = (*self.left[-1:], Position(batch.next_offset, batch.metadata))
         outputs = [output for results, _ in batch.results for output in results]
         try:
             with metrics.COMMIT_SECONDS.labels(topic).time():
