@@ -12,9 +12,13 @@ import pytest
 
 from penstock import codec
 from penstock.kafka import consumer as consumer_module
+from penstock.kafka import progress
 from penstock.kafka.consumer import Delivery, ReadAhead, TransactionalConsumer
+from penstock.kafka.halts import HaltAlerts
+from penstock.kafka.limits import DeadLetterLimit
 from penstock.kafka.memory import MemoryBroker
-from penstock.kafka.ports import LogError
+from penstock.kafka.ports import LogError, Position
+from penstock.kafka.progress import Note, Progress
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import usage_pb2
 
@@ -195,3 +199,94 @@ async def test_the_trace_of_a_record_is_carried_to_what_it_writes() -> None:
     assert (written.header("traceparent") or "").split("-")[1] == traceparent.split(b"-")[
         1
     ].decode()
+
+
+def left_by_a_dead_owner(broker: MemoryBroker, state: Progress) -> None:
+    group = broker._groups["g", INPUT]
+    group.positions[Partition(INPUT, 0)] = Position(0, progress.encode(state))
+
+
+async def test_a_record_that_owners_die_of_is_given_up_and_its_neighbours_are_not() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    publish(broker, b"deadly", b"beside it")
+    begun = {0: Note(deaths=2, begun=True), 1: Note(deaths=0, begun=True)}
+    left_by_a_dead_owner(broker, Progress(notes=begun, clean=False))
+    async with running(broker, handler):
+        await until(lambda: len(answers(broker)) == 2)
+    assert answers(broker) == Counter([b"failed deadly", b"beside it"])
+    assert handler.started == [b"beside it"]
+
+
+async def test_suspects_are_noted_before_they_begin_and_run_one_at_a_time() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    values = [b"suspect 0", b"suspect 1", b"fine"]
+    handler.hold = {value: asyncio.Event() for value in values}
+    publish(broker, *values)
+    noted = {0: Note(2, begun=False), 1: Note(2, begun=False)}
+    left_by_a_dead_owner(broker, Progress(notes=noted, clean=False))
+    async with running(broker, handler):
+        await until(lambda: len(handler.started) == 2)
+        assert set(handler.started) == {b"suspect 0", b"fine"}
+        metadata = broker.position("g", Partition(INPUT, 0)).metadata
+        assert progress.decode(metadata).notes[0] == Note(2, begun=True)
+        handler.hold[b"suspect 0"].set()
+        await until(lambda: b"suspect 1" in handler.started)
+        for gate in handler.hold.values():
+            gate.set()
+        await until(lambda: len(answers(broker)) == 3)
+    assert answers(broker) == Counter(values)
+
+
+async def test_what_ended_under_a_dead_owner_is_not_run_again() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    publish(broker, b"a", b"done", b"c")
+    left_by_a_dead_owner(broker, Progress(done=0b010, clean=False))
+    async with running(broker, handler):
+        await until(lambda: broker.position("g", Partition(INPUT, 0)).offset == 3)
+    assert answers(broker) == Counter([b"a", b"c"])
+
+
+async def test_too_many_dead_letters_halt_the_partition_until_it_is_resumed() -> None:
+    broker, handler = MemoryBroker(partitions=1), Echo()
+    publish(broker, *(b"poison %d" % n for n in range(8)), b"fine")
+    partition = Partition(INPUT, 0)
+    options: dict[str, Any] = {
+        "make_limit": lambda: DeadLetterLimit(max_run=5),
+        "halts": HaltAlerts("test", "g", "alerts"),
+    }
+    async with running(broker, handler, **options) as consumer:
+        await until(lambda: len(broker.read("alerts")) == 1)
+        assert sum(answers(broker).values()) == 5
+        halted_at_ms = progress.decode(broker.position("g", partition).metadata).halted_at_ms
+        assert halted_at_ms
+        consumer.resume(None, halted_at_ms - 1)  # an old command is for an earlier halt
+        await asyncio.sleep(0.02)
+        assert consumer.standing()[0].halted
+    async with running(broker, handler, **options) as consumer:  # the next owner stays halted
+        await until(lambda: bool(consumer.standing()))
+        await asyncio.sleep(0.02)
+        assert sum(answers(broker).values()) == 5
+        consumer.resume(0, halted_at_ms + 1)
+        await until(lambda: len(answers(broker)) == 9)
+    assert set(answers(broker).values()) == {1}
+    assert len(broker.read("alerts")) == 2
+
+
+async def test_a_partition_that_comes_straight_back_keeps_its_work() -> None:
+    broker, one, two = MemoryBroker(), Echo(), Echo()
+    values = [b"held %d" % n for n in range(4)]
+    gate = asyncio.Event()
+    one.hold = dict.fromkeys(values, gate)
+    two.hold = dict.fromkeys(values, gate)
+    for n, value in enumerate(values):
+        publish(broker, value, partition=n)
+    async with running(broker, one) as first:
+        await until(lambda: len(one.started) == 4)
+        async with running(broker, two) as second:
+            await until(lambda: len(first.assigned) == len(second.assigned) == 2)
+            await until(lambda: len(two.started) == 2)
+            gate.set()
+            await until(lambda: len(answers(broker)) == 4)
+    assert len(one.started) == 4
+    assert Counter(one.dropped) == Counter(two.started)
+    assert set(answers(broker).values()) == {1}
