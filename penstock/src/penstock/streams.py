@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import faust
 from faust.transport.drivers import aiokafka as driver
 
+import penstock.kafka.tolerance  # noqa: F401 - one odd record must not stop every reader
 from penstock.kafka.guard import DeadLetters, Guard, Handle
 from penstock.records import Partition, Record
 from penstock.settings import Settings
