@@ -14,13 +14,13 @@ from prometheus_client import REGISTRY
 
 from penstock.errors import Code, InvalidRequest, Unavailable
 from penstock.telemetry import logger
+from penstock.watchdog import Look, Watch
 from penstock_inference.errors import AdapterUnusable, EngineLost, EngineUnusable
 from penstock_inference.generation import Adapter, Completion, Delta, Finish, Generation
 from penstock_inference.models import VllmModel
 from penstock_inference.processor import choose_dtype, processor_flags
 from penstock_inference.prompting import conversation
-from penstock_inference.vllm_lora import VllmAdapters, kept_rank
-from penstock_inference.watchdog import Look, Watch
+from penstock_inference.vllm_lora import VllmAdapters, lora_arguments, widths_of
 
 __all__ = ["VllmEngine"]
 
@@ -76,10 +76,7 @@ class VllmEngine:
             gpu_memory_utilization=model.gpu_memory_utilization,
             enable_prefix_caching=True,
             enforce_eager=eager,
-            enable_lora=bool(model.adapters_dir),
-            max_loras=model.max_loras,
-            max_lora_rank=kept_rank(model.max_lora_rank),
-            max_cpu_loras=max(model.max_loras, model.max_cpu_loras),
+            **self._lora_arguments(),
             scheduling_policy="priority",
             # Where a schema allows any whitespace, a weak model writes nothing else.
             structured_outputs_config=StructuredOutputsConfig(
@@ -98,10 +95,22 @@ class VllmEngine:
             self._adapters = VllmAdapters(
                 self._llm,
                 capacity=max(model.max_loras, model.max_cpu_loras),
+                widths=await asyncio.to_thread(widths_of, model.path),
                 probe=self._probe,
             )
-            await self._adapters.warm_up(model.path)
+            await self._adapters.warm_up()
         log.info("model answers", model=model.path, context_tokens=self._context)
+
+    def _lora_arguments(self) -> dict[str, Any]:
+        model = self._model
+        if not model.adapters_dir:
+            return {}
+        return lora_arguments(
+            on_cpu=model.gpus == 0,
+            mixed=model.max_loras,
+            loaded=model.max_cpu_loras,
+            rank=model.max_lora_rank,
+        )
 
     async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
         """See `Engine`."""
