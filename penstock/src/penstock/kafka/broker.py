@@ -24,6 +24,7 @@ from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
+import penstock.kafka.tolerance  # noqa: F401 - one odd record must not stop every reader
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
 from penstock.records import Outgoing, Partition, Record
 from penstock.telemetry import logger
@@ -219,6 +220,14 @@ class KafkaMembership:
         if tp in self._consumer.assignment():
             self._consumer.seek(tp, offset)
             self._consumer.resume(tp)
+
+    def read_to(self, partition: Partition) -> int:
+        """See the port."""
+        tp = TopicPartition(*partition)
+        if tp not in self._consumer.assignment():
+            return 0
+        state = self._consumer._subscription.subscription.assignment.state_value(tp)
+        return int(state.position) if state is not None and state.has_valid_position else 0
 
     def unread(self, partition: Partition) -> int:
         """See the port."""

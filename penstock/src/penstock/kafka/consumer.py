@@ -55,7 +55,8 @@ class Standing:
 
     Attributes:
         partition: The partition's number.
-        position: The next offset that the client reads.
+        position: The offset after the last record that was delivered.
+        read_to: The next offset that the client will look at, past markers and aborted records.
         unread: Offsets from there to the end of what is committed, as far as known.
         flowing: Whether more is wanted: neither full nor halted nor parked.
         held: Records delivered that have not ended.
@@ -66,6 +67,7 @@ class Standing:
 
     partition: int
     position: int
+    read_to: int
     unread: int
     flowing: bool
     held: int
@@ -139,6 +141,7 @@ class TransactionalConsumer:
             Standing(
                 partition=partition.number,
                 position=worker.next_fetch,
+                read_to=self._membership.read_to(partition) if self._membership else 0,
                 unread=self._membership.unread(partition) if self._membership else 0,
                 flowing=worker.takes(*bounds),
                 held=worker.tracker.open,

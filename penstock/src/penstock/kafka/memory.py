@@ -168,6 +168,10 @@ class MemoryMembership:
             self._assigned[partition] = offset
             self._paused.discard(partition)
 
+    def read_to(self, partition: Partition) -> int:
+        """See the port."""
+        return self._assigned.get(partition, 0)
+
     def unread(self, partition: Partition) -> int:
         """See the port."""
         return len(self._broker._logs[partition]) - self._assigned.get(partition, 0)

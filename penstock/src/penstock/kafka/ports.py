@@ -119,6 +119,10 @@ class Membership(Protocol):
         """Reads on at an offset of a partition that came back to its owner."""
         ...
 
+    def read_to(self, partition: Partition) -> int:
+        """The next offset that the client will look at; markers before it count as read."""
+        ...
+
     def unread(self, partition: Partition) -> int:
         """Offsets that readers may see and were not delivered yet, as far as known."""
         ...

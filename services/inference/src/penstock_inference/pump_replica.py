@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 from functools import partial
 
 from ray import serve
@@ -13,9 +12,11 @@ from penstock.codec import decode
 from penstock.errors import InvalidRequest
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
+from penstock.kafka.ends import LogEnds
 from penstock.kafka.halts import HaltAlerts, resume_applies
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
+from penstock.kafka.watch import ConsumerWatch
 from penstock.records import Partition, Record
 from penstock.routing import RouteTable
 from penstock.telemetry import logger
@@ -32,7 +33,6 @@ from penstock_inference.replica import observe, rank_of
 from penstock_inference.scaling import share_out
 from penstock_inference.settings import InferenceSettings
 from penstock_inference.tokens import TokenSender
-from penstock_inference.watchdog import PartitionLook, Watch, consumer_looks
 
 __all__ = ["PumpReplica"]
 
@@ -41,7 +41,6 @@ log = logger(__name__)
 GROUP = "penstock-inference"
 SERVICE = "inference"
 CAUGHT_UP_S = 60.0
-STALLED_S = 60.0
 
 
 class PumpReplica:
@@ -85,7 +84,6 @@ class PumpReplica:
         commands = Commands(cancelled, on_cancel=self._pump.cancel, on_resume=self._resume)
         control = ControlReader(bootstrap, prefix, commands)
         routes = LogReader(bootstrap, topic_of("routes").full_name(prefix), start=Start.BEGINNING)
-        self._watch = Watch(STALLED_S)
         self._tasks = [
             asyncio.create_task(tokens.run()),
             asyncio.create_task(control.run()),
@@ -96,6 +94,8 @@ class PumpReplica:
         await self._pool.start(self._pump)
         self._tasks.append(asyncio.create_task(self._consumer.run()))
         self._tasks.append(asyncio.create_task(self._report()))
+        watch = ConsumerWatch(self._consumer.standing, LogEnds(bootstrap, topic))
+        self._tasks.append(asyncio.create_task(watch.run()))
         log.info("pump runs", bootstrap=bootstrap, rank=rank)
 
     def _route(self, record: Record) -> None:
@@ -139,20 +139,6 @@ class PumpReplica:
         for task in self._tasks:
             if task.done():
                 raise RuntimeError(f"a task of the pump ended: {task!r}")
-        looks = consumer_looks(
-            PartitionLook(
-                each.partition,
-                each.position,
-                each.unread,
-                each.flowing,
-                each.ready,
-                each.committed,
-            )
-            for each in self._consumer.standing()
-        )
-        stalled = self._watch.look(looks, time.monotonic())
-        if stalled:
-            raise RuntimeError("; ".join(str(each) for each in stalled))
 
     async def __del__(self) -> None:
         if not hasattr(self, "_tasks"):  # the constructor failed

@@ -11,11 +11,13 @@ from typing import Any
 
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
+from penstock.kafka.ends import LogEnds
 from penstock.kafka.halts import HaltAlerts, Resumes
 from penstock.kafka.ports import LogError
 from penstock.kafka.probe import KafkaProbe
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
+from penstock.kafka.watch import ConsumerWatch
 from penstock.records import Record
 from penstock.routing import RouteTable
 from penstock.rpc.server import Server, Service
@@ -198,6 +200,10 @@ class App:
             self._opening.append(parts.create_task(self._prober.run()))
         if self._settings.kafka_door:
             self._consuming = parts.create_task(self._consumer.run())
+            topic = self._topic("requests")
+            ends = LogEnds(self._settings.kafka_bootstrap, topic)
+            watch = ConsumerWatch(self._consumer.standing, ends)
+            self._opening.append(parts.create_task(watch.run()))
 
     async def _stop(self) -> None:
         drain_s = self._settings.drain_s

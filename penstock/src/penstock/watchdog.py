@@ -7,9 +7,9 @@ ends (ray#64326); both show in marks that stop moving while there is work.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 
-__all__ = ["Look", "PartitionLook", "Stalled", "Watch", "consumer_looks"]
+__all__ = ["Look", "Stalled", "Watch"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,39 +68,3 @@ class Watch:
                 stalled.append(Stalled(name, now_s - since_s))
         self._moved = moved
         return sorted(stalled, key=lambda each: -each.silent_s)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PartitionLook:
-    """A partition as its consumer sees it, against what the broker says.
-
-    Attributes:
-        number: The partition.
-        position: The next offset that the client will deliver.
-        unread: Offsets from there to the end of what is committed.
-        flowing: Whether more is wanted: neither paused for its bounds nor halted.
-        ready: Records that ended and whose results wait to be committed.
-        committed: Records whose results were committed, since the partition was taken.
-    """
-
-    number: int
-    position: int
-    unread: int
-    flowing: bool
-    ready: int
-    committed: int
-
-
-def consumer_looks(partitions: Iterable[PartitionLook]) -> Mapping[str, Look]:
-    """What to watch of a consumer: reading and committing, partition by partition.
-
-    Work that is at engines is not watched here: it may rightly take as long as its deadline, and
-    another consumer would not end it sooner.
-    """
-    looks = {}
-    for each in partitions:
-        looks[f"reading of partition {each.number}"] = Look(
-            each.unread > 0 and each.flowing, each.position
-        )
-        looks[f"committing of partition {each.number}"] = Look(each.ready > 0, each.committed)
-    return looks

@@ -1,0 +1,90 @@
+"""Ends a consumer's process when the consumer stands still without an error (aiokafka#1154)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from penstock.kafka.consumer import Standing
+from penstock.kafka.ports import LogError
+from penstock.telemetry import logger
+from penstock.watchdog import Look, Watch
+
+__all__ = ["ConsumerWatch", "Ends", "StoodStill", "looks_of"]
+
+log = logger(__name__)
+
+LIMIT_S = 60.0
+LOOK_S = 5.0
+
+
+class StoodStill(Exception):
+    """A consumer has work and makes no progress: only a new one will."""
+
+
+class Ends(Protocol):
+    """Where a topic ends, as others than the watched consumer see it."""
+
+    async def read(self) -> Mapping[int, int]:
+        """The offset after the last record that readers may see, by partition.
+
+        Raises:
+            LogError: The broker did not answer.
+        """
+        ...
+
+
+class ConsumerWatch:
+    """Watches one consumer.
+
+    Args:
+        standing: Where it stands, by its own account.
+        ends: Asked by other connections: a client that fetches nothing hears of nothing new.
+        limit_s: How long it may stand still.
+    """
+
+    def __init__(
+        self, standing: Callable[[], Sequence[Standing]], ends: Ends, *, limit_s: float = LIMIT_S
+    ) -> None:
+        self._standing = standing
+        self._ends = ends
+        self._watch = Watch(limit_s)
+
+    async def run(self) -> None:
+        """Looks every few seconds until cancelled.
+
+        Raises:
+            StoodStill: The consumer must be replaced.
+        """
+        while True:
+            await self.look(time.monotonic())
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self, now_s: float) -> None:
+        """Looks once; see `run`. Where the log does not answer, nothing is held against anybody."""
+        try:
+            ends = await self._ends.read()
+        except LogError as error:
+            log.warning("the log's ends are not known", error=str(error))
+            return
+        stalled = self._watch.look(looks_of(self._standing(), ends), now_s)
+        if stalled:
+            raise StoodStill("; ".join(str(each) for each in stalled))
+
+
+def looks_of(standing: Sequence[Standing], ends: Mapping[int, int]) -> dict[str, Look]:
+    """What to watch of a consumer: reading and committing, partition by partition.
+
+    Work in hand is not watched here: it may rightly take as long as its deadline, and another
+    consumer would not end it sooner.
+    """
+    looks = {}
+    for each in standing:
+        unread = ends.get(each.partition, 0) > each.read_to
+        looks[f"reading of partition {each.partition}"] = Look(
+            unread and each.flowing, each.read_to
+        )
+        looks[f"committing of partition {each.partition}"] = Look(each.ready > 0, each.committed)
+    return looks
