@@ -188,7 +188,9 @@ async def test_an_operator_who_comes_later_ends_the_other(place: Place) -> None:
 
 async def halt(place: Place, group: str, at_ms: int) -> None:
     """A group that stands halted in partition 1 of `admitted`, as its owner leaves it."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=place.bootstrap, group_id=group)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=place.bootstrap, group_id=group, enable_auto_commit=False
+    )
     await consumer.start()
     tps = [TopicPartition(place.topic("admitted"), n) for n in range(2)]
     consumer.assign(tps)
