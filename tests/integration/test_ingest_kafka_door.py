@@ -14,6 +14,7 @@ import pytest
 
 from penstock.codec import decode, encode
 from penstock.errors import Code
+from penstock.records import Outgoing
 from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import error_of
 from penstock.v1 import admitted_pb2, request_pb2, response_pb2
@@ -183,3 +184,36 @@ async def test_a_submitted_request_is_written_and_a_reply_reaches_the_caller(
         await ingest.publish([encode(answer, topic=topic, key="k", source="test")])
         assert (await again).text == "y"
     assert len(await ingest.read("admitted")) == 1
+
+
+async def test_what_waits_longer_than_the_drain_is_admitted_once_by_the_next_owner(
+    ingest: Ingest,
+) -> None:
+    await ingest.route()
+    await ingest.until_ready()
+    await ingest.publish([Outgoing(f"{ingest.prefix}.routes", b"triage", None)])
+    await until(lambda: ingest.status() == 503, lambda: ingest.log.read_text()[-3000:])
+    keys = [f"key-{n % 5}" for n in range(40)]
+    await ingest.publish(
+        [
+            ingest.request(b'{"prompt": "number %d"}' % number, key, JSON_TYPE)
+            for number, key in enumerate(keys)
+        ]
+    )
+    await until(lambda: "a partition waits" in ingest.log.read_text(), ingest.log.read_text)
+    started = time.monotonic()
+    assert await asyncio.to_thread(ingest.kill, signal.SIGTERM) == 0
+    assert 7 < time.monotonic() - started < 20  # the drain's eight seconds, and little more
+    assert await ingest.read("admitted") == []
+    await ingest.route()
+    ingest.start()
+    await ingest.until_ready()
+    give_up = time.monotonic() + 60
+    while len(read := await ingest.read("admitted")) < len(keys) and time.monotonic() < give_up:
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(1)
+    found = [decode(r, admitted_pb2.AdmittedRequest) for r in await ingest.read("admitted")]
+    assert len(read) == len(found) == len(keys)
+    for key in set(keys):
+        prompts = [a.request.prompt for a in found if a.request.ordering_key == key]
+        assert prompts == [f"number {n}" for n, k in enumerate(keys) if k == key]
