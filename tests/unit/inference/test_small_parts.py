@@ -71,6 +71,23 @@ def test_passages_stand_before_the_last_user_turn() -> None:
     assert [t["content"] for t in turns] == ["a", "b", "[doc] facts", "c"]
 
 
+def test_a_templates_words_stand_before_the_requests_own() -> None:
+    told = dataclasses.replace(WORK, system_prompt="Be brief.")
+    assert conversation(told) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "p"},
+    ]
+    turns = conversation(
+        dataclasses.replace(
+            told,
+            prompt="",
+            messages=(Message("system", "Own words."), Message("user", "a")),
+            passages=(Passage("doc", "facts"),),
+        )
+    )
+    assert [t["content"] for t in turns] == ["Be brief.", "Own words.", "[doc] facts", "a"]
+
+
 def test_a_prompt_alone_is_continued_as_it_is() -> None:
     assert conversation(WORK) == []
 
