@@ -57,7 +57,7 @@ class PumpReplica:
         rank, self._name = rank_of(context), context.replica_id.unique_id
         observe("inference-pump", settings, place=0, rank=rank)
         bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
-        self._publisher = await _started(KafkaPublisher(bootstrap, "penstock-tokens", linger_ms=2))
+        self._publisher = await _started(KafkaPublisher(bootstrap, "penstock-tokens", linger_ms=0))
         tokens = TokenSender(self._publisher)
         self._routes = RouteTable()
         cancelled = CancelledIds()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import uvloop
+
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
 from penstock.kafka.ends import LogEnds
@@ -61,7 +63,7 @@ def run(settings: IngestSettings) -> None:
     configure_traces(SOURCE, settings)
     if settings.metrics_port:
         serve_metrics(settings.host, settings.metrics_port)
-    asyncio.run(_serve(settings))
+    uvloop.run(_serve(settings))
 
 
 async def _serve(settings: IngestSettings) -> None:
