@@ -198,7 +198,7 @@ def _phantoms(found: Histories) -> list[str]:
     phantoms += [
         f"usage line {line.line_id} of a request without a response"
         for line in found.usage
-        if line.request_id not in names
+        if line.request_id not in names and not line.probe
     ]
     return phantoms
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # UsageLine (usage.proto), Usage (common.proto), AdmittedRequest, GenerateRequest (admitted.proto)
-LINE_ID, LINE_REQUEST, LINE_TENANT, LINE_USAGE = 1, 2, 4, 7
+LINE_ID, LINE_REQUEST, LINE_KIND, LINE_TENANT, LINE_USAGE = 1, 2, 3, 4, 7
+KIND_PROBE = 7
 PROMPT_TOKENS, COMPLETION_TOKENS = 1, 2
 ADMITTED_ID, ADMITTED_REQUEST, REQUEST_KEY = 1, 2, 10
 # GenerateResponse (response.proto)
@@ -59,12 +60,13 @@ class Response:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of usage, on the topic or in the ledger."""
+    """A line of usage, on the topic or in the ledger; `probe`: the platform asked itself."""
 
     line_id: str
     request_id: str
     tenant: str
     tokens: tuple[int, int]
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def usage_line(value: bytes) -> Line:
         request_id=_text(message, LINE_REQUEST),
         tenant=_text(message, LINE_TENANT),
         tokens=(_number(usage, PROMPT_TOKENS), _number(usage, COMPLETION_TOKENS)),
+        probe=_number(message, LINE_KIND) == KIND_PROBE,
     )
 
 

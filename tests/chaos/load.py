@@ -43,8 +43,10 @@ class Request:
 def draw_request(draw: random.Random, number: int, run: str) -> Request:
     """Draws a request; the same draws and number give the same one."""
     id_ = f"{run}-{number:07}"
-    tenant = draw.choice(TENANTS)
-    key = f"order-{draw.randrange(KEYS):03}" if draw.random() < KEYED else None
+    number_of_key = draw.randrange(KEYS)
+    key = f"order-{number_of_key:03}" if draw.random() < KEYED else None
+    # An ordering key is one tenant's: whether it binds several at once is not asked here.
+    tenant = draw.choice(TENANTS) if key is None else TENANTS[number_of_key % len(TENANTS)]
     body: dict[str, Any] = {
         "prompt": " ".join(draw.choices(WORDS, k=draw.randint(3, 12))),
         "sampling": {"max_tokens": draw.randint(1, 16)},

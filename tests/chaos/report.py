@@ -158,4 +158,7 @@ def _versions() -> str:
     ).stdout.strip()
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     python = platform.python_version()
+    snapshot = root / ".snapshot"
+    if not commit and snapshot.exists():
+        commit = snapshot.read_text(encoding="utf-8").strip()
     return f"penstock {commit or 'without git'}, Kafka {kafka}, {packages}, Python {python}"

@@ -215,3 +215,11 @@ def test_answers_to_probes_are_nobody_s(tmp_path: Path) -> None:
         )
     verdict = checker.judge(checker.read(run.write(tmp_path)))
     assert [text.split(" ")[0] for text in verdict.violations["phantom"]] == ["req-s"]
+
+
+def test_lines_of_probes_need_no_answer(tmp_path: Path) -> None:
+    run = Run()
+    line = usage_pb2.UsageLine(line_id="p", request_id="req-p", kind=usage_pb2.USAGE_KIND_PROBE)
+    value = base64.b64encode(line.SerializeToString()).decode()
+    run.audit.append({"topic": "usage", "partition": 0, "offset": 600, "key": "", "base64": value})
+    assert checker.judge(checker.read(run.write(tmp_path))).clean
