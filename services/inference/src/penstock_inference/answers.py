@@ -161,6 +161,11 @@ class Answers:
             code=Code.ERROR_CODE_INTERNAL,
         )
         admitted = _decoded(record)
+        request_id = (
+            admitted.request_id
+            if admitted is not None
+            else record.header("ce_id") or f"{record.partition.number}-{record.offset}"
+        )
         letter = dead_letter(
             record,
             dlq_topic=self._topic("dlq"),
@@ -169,11 +174,10 @@ class Answers:
             error=error,
             attempts=attempts,
             group=self.group,
-            request_id=admitted.request_id if admitted else "",
-            tenant=admitted.request.tenant if admitted else "",
+            request_id=request_id,
+            tenant=admitted.request.tenant if admitted is not None else "",
         )
         if admitted is None:
-            request_id = record.header("ce_id") or f"{record.partition.number}-{record.offset}"
             return [letter, self._undecodable(request_id, record, reason)]
         finished = self.records(
             admitted,
