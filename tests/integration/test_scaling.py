@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from penstock.codec import decode
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader
 from penstock.records import Outgoing, Record
-from penstock.v1 import response_pb2, usage_pb2
+from penstock.v1 import alert_pb2, response_pb2, usage_pb2
 from penstock_native.stack import Stack
 
 pytestmark = pytest.mark.integration
@@ -32,6 +34,8 @@ SETTINGS = {
     "PENSTOCK_INFERENCE_SCALE_UP_AFTER_S": "2",
     "PENSTOCK_INFERENCE_SCALE_DOWN_AFTER_S": "6",
     "PENSTOCK_INFERENCE_DRAIN_S": "3",
+    "PENSTOCK_INGEST_PROBE_INTERVAL_S": "5",
+    "PENSTOCK_INGEST_PROBE_TIMEOUT_S": "4",
 }
 QUICK, LONG = 1, 16  # tokens: half a second, and eight, which is longer than the drain
 
@@ -49,12 +53,14 @@ class Log:
         self._bootstrap = stack.env["PENSTOCK_KAFKA_BOOTSTRAP"]
         self.outcomes: dict[str, list[int]] = {}
         self.lines: Counter[str] = Counter()
+        self.alerts: list[int] = []
         self.sent: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._publisher = KafkaPublisher(self._bootstrap, "test", linger_ms=5)
 
     async def __aenter__(self) -> Log:
-        for name, take in (("responses", self._response), ("usage", self._usage)):
+        takers = {"responses": self._response, "usage": self._usage, "alerts": self._alert}
+        for name, take in takers.items():
             reader = LogReader(self._bootstrap, f"penstock.{name}")
             self._tasks.append(asyncio.create_task(reader.run(take)))
             await reader.caught_up.wait()
@@ -71,8 +77,14 @@ class Log:
         response = decode(record, response_pb2.GenerateResponse)
         self.outcomes.setdefault(response.idempotency_key, []).append(response.outcome)
 
+    def _alert(self, record: Record) -> None:
+        alert = decode(record, alert_pb2.Alert)
+        if alert.incident_id == "ingest/model-not-ready/triage":
+            self.alerts.append(alert.state)
+
     def _usage(self, record: Record) -> None:
         line = decode(record, usage_pb2.UsageLine)
+        assert line.tenant != "penstock-probe" or line.kind == usage_pb2.USAGE_KIND_PROBE
         if line.kind == usage_pb2.USAGE_KIND_GENERATION:
             self.lines[line.request_id] += 1
 
@@ -117,6 +129,17 @@ def live_engines(stack: Stack) -> int:
     return int(metric(stack, "penstock_pump_live_engines"))
 
 
+def readiness(stack: Stack) -> tuple[int, dict[str, Any]]:
+    """What ingest says of itself."""
+    url = f"http://127.0.0.1:{stack.env['PENSTOCK_INGEST_HTTP_PORT']}/health/ready"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
 async def until(condition: Callable[[], bool], stack: Stack, limit_s: float = 120) -> None:
     started = time.monotonic()
     while not await asyncio.to_thread(condition):
@@ -148,7 +171,9 @@ async def test_engines_follow_the_work_and_every_request_is_answered_once(stack:
     assert metric(stack, "penstock_pump_work_restarted_total") == 0
 
 
-async def test_what_a_drain_leaves_is_answered_once_by_the_next_owner(stack: Stack) -> None:
+async def test_what_a_drain_leaves_is_answered_once_and_people_hear_that_nobody_answers(
+    stack: Stack,
+) -> None:
     async with Log(stack) as log:
         await log.send(12, LONG)
         await until(lambda: metric(stack, "penstock_pump_in_flight") >= 4, stack)
@@ -158,7 +183,13 @@ async def test_what_a_drain_leaves_is_answered_once_by_the_next_owner(stack: Sta
         assert time.monotonic() - started < 30
         left = len(log.outcomes)
         assert left < 12
+        await until(lambda: readiness(stack)[0] == 503, stack)
+        assert readiness(stack)[1]["reason"] == "no answer from triage"
+        assert not readiness(stack)[1]["models"]["triage"]["ready"]
+        await until(lambda: log.alerts == [alert_pb2.ALERT_STATE_OPENED], stack)
         stack.start("inference")
         await until(log.all_ended, stack)
+        await until(lambda: readiness(stack)[0] == 200, stack)
+        await until(lambda: log.alerts[-1] == alert_pb2.ALERT_STATE_RESOLVED, stack)
         await asyncio.sleep(1)
         log.check()
