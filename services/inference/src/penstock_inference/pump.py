@@ -227,7 +227,9 @@ class Pump:
         if lane is None:
             lane = self._lanes[job.lane] = FairQueue(gone=_not_queued)
         request = job.admitted.request
-        lane.push(request.tenant, job, cost=job.tokens, priority=request.priority)
+        # Copies, replays and probes share among themselves: they take no client's turn.
+        share = f"\0{job.admitted.purpose}" if job.pinned else request.tenant
+        lane.push(share, job, cost=job.tokens, priority=request.priority)
         self._dispatch_later()
 
     def _choose(self, job: Job) -> route_pb2.Variant:
