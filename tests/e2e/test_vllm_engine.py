@@ -292,6 +292,16 @@ async def test_prefixes_are_shared_within_a_tenant_and_an_adapter_only(
     assert await cached("umbrella", "trained-1") == 0
 
 
+async def test_seeded_requests_with_more_prompt_than_a_step_reads_are_answered(
+    engine: VllmEngine,
+) -> None:
+    long = " ".join(TEXTS)[:1200]
+    works = [work(f"{n} {long}", temperature=1.0, seed=n, max_tokens=2) for n in range(16)]
+    ended = await asyncio.gather(*(completed(engine, each) for each in works))
+    assert sum(each.prompt_tokens for each in ended) > 4096  # a step reads 2,048
+    await engine.check()
+
+
 def reading(name: str) -> float:
     """vLLM's own figure, over all its label sets."""
     return sum(

@@ -75,6 +75,9 @@ class VllmEngine:
             max_num_seqs=model.max_running,
             gpu_memory_utilization=model.gpu_memory_utilization,
             enable_prefix_caching=True,
+            # On a CPU vLLM 0.32 dies of a seeded request whose prompt is read in two steps: it
+            # rewinds the request's generator, which there has no offset. All of ours are seeded.
+            enable_chunked_prefill=gpu,
             enforce_eager=eager,
             **self._lora_arguments(),
             scheduling_policy="priority",
