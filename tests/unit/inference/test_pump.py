@@ -508,3 +508,19 @@ async def test_chunks_of_a_streamed_request_go_to_its_reply_partition() -> None:
 async def _responses(b: Bench, count: int) -> Sequence[response_pb2.GenerateResponse]:
     await until(lambda: len(b.read()) == count)
     return b.responses()
+
+
+async def test_what_scaling_counts_leaves_out_who_waits_for_a_turn() -> None:
+    async with bench(room=2) as b:
+        keyed = [admitted(f"req-k{n}", ordering_key="one") for n in range(4)]
+        free = [admitted(f"req-f{n}") for n in range(3)]
+        b.publish(*keyed, *free)
+        await b.running(2)
+        await until(lambda: b.pump.runnable()["base"].requests == 4)
+        assert b.pump.runnable()["base"].tokens >= 4 * 16
+        for ended in range(7):
+            assert 1 <= b.pump.runnable()["base"].requests <= 4
+            await until(lambda: b.engines.running)
+            b.answer(b.engines.running[0])
+            await until(lambda done=ended + 1: len(b.read()) == done)
+        assert b.pump.runnable() == {}
