@@ -223,8 +223,9 @@ class VllmEngine:
 
     async def stop(self) -> None:
         """See `Engine`."""
-        if self._llm is not None:
-            self._llm.shutdown()
+        llm, self._llm, self._adapters = self._llm, None, None
+        if llm is not None:
+            llm.shutdown()
 
     @property
     def adapters(self) -> Collection[str]:
