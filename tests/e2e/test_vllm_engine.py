@@ -182,19 +182,6 @@ async def test_adapters_load_while_it_generates_and_answer_as_peft_does(
     assert all(c.completion_tokens for c in await asyncio.gather(*under_way))
 
 
-async def test_a_fresh_engine_with_the_adapter_answers_the_same(
-    engine: VllmEngine, store: Path, expected: Answers
-) -> None:
-    await engine.load_adapter(found(store, "trained-1"))
-    fresh = made(store)
-    await fresh.start()
-    try:
-        await fresh.load_adapter(found(store, "trained-1"))
-        assert await answered(fresh, "trained-1") == await answered(engine, "trained-1")
-    finally:
-        await ended(fresh)
-
-
 async def test_an_unloaded_adapter_leaves_the_engine_and_comes_back_under_another_id(
     engine: VllmEngine, store: Path, expected: Answers
 ) -> None:
@@ -374,3 +361,17 @@ async def test_work_cancelled_at_once_ends(engine: VllmEngine) -> None:
     engine.cancel(generation.request_id)
     assert (await asyncio.wait_for(task, 2)).finish is Finish.CANCELLED
     engine.cancel(generation.request_id)  # has ended: nothing happens
+
+
+async def test_a_fresh_engine_with_the_adapter_answers_the_same(
+    engine: VllmEngine, store: Path, expected: Answers
+) -> None:
+    # The last of the module: another engine takes the first one's metrics off the registry.
+    await engine.load_adapter(found(store, "trained-1"))
+    fresh = made(store)
+    await fresh.start()
+    try:
+        await fresh.load_adapter(found(store, "trained-1"))
+        assert await answered(fresh, "trained-1") == await answered(engine, "trained-1")
+    finally:
+        await ended(fresh)
