@@ -66,18 +66,20 @@ class Fault:
         return self.kind.rsplit(" ", 1)[0] in BROKER
 
 
-def plan(seed: int, count: int, *, overlap: float = OVERLAP) -> list[Fault]:
-    """Draws a schedule; the same seed and count give the same one.
+def plan(
+    seed: int, count: int, *, overlap: float = OVERLAP, only: Sequence[str] = KINDS
+) -> list[Fault]:
+    """Draws a schedule; the same arguments give the same one.
 
     Each kind comes once before any comes a second time, as far as `count` allows; after that they
     come by weight. No two of Kafka's nodes are away at once: that is beyond what the cluster
     promises to bear.
     """
     draw = random.Random(seed)
-    kinds = _kinds(draw, count)
+    kinds = _kinds(draw, count, only)
     faults: list[Fault] = []
     for number, kind in enumerate(kinds, 1):
-        overlaps = len(faults) >= len(KINDS) and draw.random() < overlap
+        overlaps = len(faults) >= len(only) and draw.random() < overlap
         fault = _fault(draw, number, kind, overlaps=overlaps)
         if overlaps and (faults[-1].overlaps or (fault.on_broker and faults[-1].on_broker)):
             fault = _fault(draw, number, kind, overlaps=False)
@@ -85,18 +87,19 @@ def plan(seed: int, count: int, *, overlap: float = OVERLAP) -> list[Fault]:
     return faults
 
 
-def _kinds(draw: random.Random, count: int) -> Sequence[str]:
-    first = list(KINDS)
+def _kinds(draw: random.Random, count: int, only: Sequence[str]) -> Sequence[str]:
+    first = list(only)
     draw.shuffle(first)
     # A pump can only be taken away where one was added.
-    add, remove = first.index("pump add"), first.index("pump remove")
-    if add > remove:
-        first[add], first[remove] = first[remove], first[add]
+    if {"pump add", "pump remove"} <= set(first):
+        add, remove = first.index("pump add"), first.index("pump remove")
+        if add > remove:
+            first[add], first[remove] = first[remove], first[add]
     kinds = first[:count]
     added = kinds.count("pump add") - kinds.count("pump remove")
-    weights = [WEIGHTS.get(kind, 1) for kind in KINDS]
+    weights = [WEIGHTS.get(kind, 1) for kind in only]
     while len(kinds) < count:
-        kind = draw.choices(KINDS, weights)[0]
+        kind = draw.choices(only, weights)[0]
         if kind in ("pump add", "pump remove"):
             kind = "pump remove" if added else "pump add"
             added = 1 - added

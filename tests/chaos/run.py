@@ -137,7 +137,9 @@ async def strike(
     await asyncio.sleep(WARM_S)
     # What came while everything was still warming up is not the first fault's.
     await until(watch, lambda: watch.open < options.rate, 60)
-    schedule = faults.plan(options.seed, options.faults, overlap=options.overlap)
+    schedule = faults.plan(
+        options.seed, options.faults, overlap=options.overlap, only=options.only.split(",")
+    )
     started = time.monotonic()
 
     def progress(text: str) -> None:
@@ -209,6 +211,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=0, help="go on until there are so many")
     parser.add_argument("--rate", type=float, default=30.0, help="requests per second")
     parser.add_argument("--overlap", type=float, default=faults.OVERLAP)
+    parser.add_argument("--only", default=",".join(faults.KINDS), help="kinds, by commas")
     parser.add_argument("--out", type=Path, help="where the report goes, too")
     parser.add_argument("--home", type=Path, default=ROOT / ".penstock" / "chaos")
     options = parser.parse_args()
