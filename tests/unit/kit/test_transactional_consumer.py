@@ -16,7 +16,7 @@ from penstock.kafka import progress
 from penstock.kafka.consumer import Delivery, ReadAhead, TransactionalConsumer
 from penstock.kafka.halts import HaltAlerts
 from penstock.kafka.limits import DeadLetterLimit
-from penstock.kafka.memory import MemoryBroker
+from penstock.kafka.memory import MemoryBroker, MemoryOwnership
 from penstock.kafka.ports import LogError, Position
 from penstock.kafka.progress import Note, Progress
 from penstock.records import Outgoing, Partition, Record
@@ -70,7 +70,7 @@ def answers(broker: MemoryBroker) -> Counter[bytes]:
 
 def publish(broker: MemoryBroker, *values: bytes, partition: int = 0) -> None:
     for value in values:
-        broker.append(Outgoing(INPUT, b"k", value, partition=partition))
+        broker.append(Outgoing(INPUT, value[-1:], value, partition=partition))
 
 
 @contextlib.asynccontextmanager
@@ -235,6 +235,38 @@ async def test_suspects_are_noted_before_they_begin_and_run_one_at_a_time() -> N
             gate.set()
         await until(lambda: len(answers(broker)) == 3)
     assert answers(broker) == Counter(values)
+
+
+async def test_what_shares_a_key_with_a_suspect_does_not_overtake_it() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    publish(broker, b"suspect a", b"later a", b"b")
+    left_by_a_dead_owner(broker, Progress(notes={0: Note(1, begun=True)}, clean=False))
+    async with running(broker, handler):
+        await until(lambda: len(answers(broker)) == 3)
+    assert handler.started.index(b"suspect a") < handler.started.index(b"later a")
+    assert handler.started[0] == b"b"
+
+
+async def test_what_is_polled_while_a_partition_changes_hands_is_read_again() -> None:
+    broker, handler = MemoryBroker(partitions=1), Echo()
+    slow = asyncio.Event()
+    real = MemoryOwnership.commit
+
+    async def commit(self: MemoryOwnership, *arguments: Any) -> None:
+        await slow.wait()
+        await real(self, *arguments)
+
+    async with running(broker, handler) as consumer:
+        await until(lambda: len(consumer.assigned) == 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MemoryOwnership, "commit", commit)
+            async with running(broker, Echo()):
+                publish(broker, *(b"%d" % n for n in range(5)))
+                await asyncio.sleep(0.05)
+                slow.set()
+                await asyncio.sleep(0.05)
+        await until(lambda: len(answers(broker)) == 5)
+    assert set(answers(broker).values()) == {1}
 
 
 async def test_what_ended_under_a_dead_owner_is_not_run_again() -> None:

@@ -214,7 +214,7 @@ class KafkaMembership:
             raise LogError(f"reading failed: {error!r}") from error
         return {Partition(*tp): [record_of(m) for m in batch] for tp, batch in fetched.items()}
 
-    def keep(self, partition: Partition, offset: int) -> None:
+    def read_from(self, partition: Partition, offset: int) -> None:
         """See the port."""
         tp = TopicPartition(*partition)
         if tp in self._consumer.assignment():
@@ -259,9 +259,6 @@ class KafkaMembership:
             async with asyncio.timeout(TAKE_S):
                 await producer.start()
                 position = await self._position(partition)
-                tp = TopicPartition(*partition)
-                self._consumer.seek(tp, position.offset)
-                self._consumer.resume(tp)
         except BaseException as error:
             await _stop(producer)
             if isinstance(error, Exception):

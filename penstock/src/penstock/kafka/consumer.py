@@ -128,6 +128,7 @@ class TransactionalConsumer:
         self._left: dict[Partition, tuple[Position, ...]] = {}
         self._resumes: dict[int | None, int] = {}
         self._failure: LogError | None = None
+        self._changing = asyncio.Lock()  # one rebalance at a time, the closing of a session too
 
     @property
     def assigned(self) -> frozenset[Partition]:
@@ -186,17 +187,17 @@ class TransactionalConsumer:
         session = _Session(self)
         membership = await self._broker.join(self._group, self._topic, session)
         self._membership = membership
-        session.joined(membership)
+        session.membership.set_result(membership)
         try:
             while not self._stopping.is_set():
                 self._check()
                 await self._poll(membership)
             await self._drain()
         finally:
-            session.close()
+            session.closed = True
             self._membership = None
             # What is healthy keeps its work: it may prove itself after joining anew.
-            await asyncio.gather(*(worker.park() for worker in self._workers.values()))
+            await self._park()
             await membership.leave()
 
     async def _poll(self, membership: Membership) -> None:
@@ -229,9 +230,17 @@ class TransactionalConsumer:
         return max(1, ahead.records // share), max(1, ahead.value_bytes // share)
 
     async def _park(self) -> None:
-        await asyncio.gather(*(worker.park() for worker in self._workers.values()))
+        async with self._changing:
+            await asyncio.gather(*(worker.park() for worker in self._workers.values()))
 
-    async def _assign(self, membership: Membership, partitions: Sequence[Partition]) -> None:
+    async def _assign(self, session: _Session, partitions: Sequence[Partition]) -> None:
+        membership = await session.membership
+        async with self._changing:
+            # The client ends a join that was under way when it is told to leave.
+            if not session.closed:
+                await self._reassign(membership, partitions)
+
+    async def _reassign(self, membership: Membership, partitions: Sequence[Partition]) -> None:
         metrics.REBALANCES.labels(self._topic).inc()
         await self._drop([p for p in self._workers if p not in set(partitions)])
         outcomes = await asyncio.gather(
@@ -251,7 +260,7 @@ class TransactionalConsumer:
         worker = self._workers.get(partition)
         if worker is not None:
             if await worker.reclaim():
-                membership.keep(partition, worker.next_fetch)
+                membership.read_from(partition, worker.next_fetch)
                 return True
             await self._drop([partition])
         ownership = await membership.take(partition)
@@ -274,6 +283,8 @@ class TransactionalConsumer:
         self._workers[partition] = worker
         self._apply_resumes(worker)
         worker.start()
+        # Only now: what a poll brings before its worker is there would be passed over for good.
+        membership.read_from(partition, worker.next_fetch)
         return False
 
     def _apply_resumes(self, worker: Worker) -> None:
@@ -291,24 +302,15 @@ class _Session:
 
     def __init__(self, consumer: TransactionalConsumer) -> None:
         self._consumer = consumer
-        self._closed = False
-        self._membership: asyncio.Future[Membership] = asyncio.get_running_loop().create_future()
-
-    def joined(self, membership: Membership) -> None:
-        self._membership.set_result(membership)
-
-    def close(self) -> None:
-        self._closed = True
+        self.closed = False
+        self.membership: asyncio.Future[Membership] = asyncio.get_running_loop().create_future()
 
     async def revoked(self, _: Sequence[Partition]) -> None:
-        if not self._closed:
+        if not self.closed:
             await self._consumer._park()
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:
-        membership = await self._membership
-        # The client ends a join that was under way when it is told to leave.
-        if not self._closed:
-            await self._consumer._assign(membership, partitions)
+        await self._consumer._assign(self, partitions)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -159,10 +159,9 @@ class MemoryMembership:
         """See the port."""
         self.group.epochs[partition] += 1
         position = self.group.positions.get(partition, Position(0))
-        self.keep(partition, position.offset)
         return MemoryOwnership(self._broker, self.group, partition, position)
 
-    def keep(self, partition: Partition, offset: int) -> None:
+    def read_from(self, partition: Partition, offset: int) -> None:
         """See the port."""
         if partition in self._assigned:
             self._assigned[partition] = offset

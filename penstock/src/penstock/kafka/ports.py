@@ -66,7 +66,7 @@ class RebalanceListener(Protocol):
         ...
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:
-        """The partitions are this member's; nothing is delivered until it takes or keeps them."""
+        """The partitions are this member's; nothing is delivered before `read_from`."""
         ...
 
 
@@ -108,15 +108,17 @@ class Membership(Protocol):
         ...
 
     async def take(self, partition: Partition) -> Ownership:
-        """Takes a partition over: fences the last owner, reads the position, seeks to it.
+        """Takes a partition over: fences the last owner, only then reads the position.
+
+        Nothing is delivered before `read_from`.
 
         Raises:
             LogError: The broker did not answer in time.
         """
         ...
 
-    def keep(self, partition: Partition, offset: int) -> None:
-        """Reads on at an offset of a partition that came back to its owner."""
+    def read_from(self, partition: Partition, offset: int) -> None:
+        """Delivers a partition from an offset on."""
         ...
 
     def read_to(self, partition: Partition) -> int:

@@ -164,6 +164,7 @@ class Worker:
         self._failed = failed
         self._deliveries: dict[int, Delivery] = {}
         self._lane: deque[Record] = deque()  # wait to be noted
+        self._lane_keys: set[bytes | None] = set()  # of what waits there or is just being noted
         self._suspect: int | None = None
         self._resuming = False
         self._alerts: list[Outgoing] = []
@@ -218,8 +219,11 @@ class Worker:
             state = self.tracker.deliver(record.offset)
             if state is Delivered.NEW:
                 self.held_bytes += len(record.value or b"")
-                if self.tracker.careful or self.tracker.deaths(record.offset):
+                waits = self.tracker.careful or self.tracker.deaths(record.offset)
+                # What shares a key must not overtake.
+                if waits or (record.key is not None and record.key in self._lane_keys):
                     self._lane.append(record)
+                    self._lane_keys.add(record.key)
                     self._wake.set()
                 else:
                     self._accept(record)
@@ -352,6 +356,8 @@ class Worker:
             for record in noted:
                 if not (self.broken or self.halted):
                     self._accept(record)
+            if not self._lane:
+                self._lane_keys.clear()
             if self._resuming:
                 self._break(LogError(f"{self.partition} was resumed and is read again"))
                 return
@@ -413,6 +419,7 @@ class Worker:
         for delivery in deliveries:
             delivery.drop()
         self._lane.clear()
+        self._lane_keys.clear()
         self.tracker.let_go()
         self._suspect = None
 

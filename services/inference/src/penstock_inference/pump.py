@@ -105,8 +105,7 @@ class Pump:
         """See `penstock.kafka.consumer.Handler`."""
         item = _item_of(delivery.record)
         request_id = item.request.request_id
-        known = self._jobs.get(request_id)
-        if known is not None or self._ended_elsewhere(request_id, delivery.record):
+        if self._runs_elsewhere(request_id, delivery.record):
             log.info("a request that was admitted twice runs once", request_id=request_id)
             delivery.complete(())
             return
@@ -353,8 +352,8 @@ class Pump:
             job.delivery.record, error, self._now(), attempts=max(1, job.attempt)
         )
         log.error("a request is given up", request_id=job.admitted.request_id, error=str(error))
-        self._close(job)
         job.delivery.complete(outputs, dead=True)
+        self._close(job)
 
     def _finish(
         self,
@@ -380,8 +379,9 @@ class Pump:
         finally:
             if token is not None:
                 trace_context.detach(token)
-        self._close(job)
+        # First, so that who gets the turn of its key now cannot end before it.
         job.delivery.complete(outputs)
+        self._close(job)
 
     def _drop(self, job: Job) -> None:
         """The partition is lost: its next owner runs the request again."""
@@ -403,9 +403,17 @@ class Pump:
             if following is not None:
                 self._queue(following)
 
-    def _ended_elsewhere(self, request_id: str, record: Record) -> bool:
-        # The same record again is no repeat: its end was never committed.
+    def _runs_elsewhere(self, request_id: str, record: Record) -> bool:
+        """Whether another record of the same request is here or was."""
         here = (record.partition, record.offset)
+        known = self._jobs.get(request_id)
+        if known is not None:
+            record = known.delivery.record
+            if (record.partition, record.offset) != here:
+                return True
+            # The same record again: its partition was taken anew, and nobody waits for the old job.
+            known.delivery.drop()
+        # An end that was never committed is no end.
         return self._ended.get(request_id, here) != here
 
     # --- Time
