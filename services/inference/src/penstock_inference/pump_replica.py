@@ -17,6 +17,7 @@ from penstock.kafka.halts import HaltAlerts, resume_applies
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
 from penstock.kafka.watch import ConsumerWatch
+from penstock.memory import collect_seldom
 from penstock.records import Partition, Record
 from penstock.routing import RouteTable
 from penstock.telemetry import logger
@@ -96,6 +97,7 @@ class PumpReplica:
         self._tasks.append(asyncio.create_task(self._report()))
         watch = ConsumerWatch(self._consumer.standing, LogEnds(bootstrap, topic))
         self._tasks.append(asyncio.create_task(watch.run()))
+        collect_seldom()
         log.info("pump runs", bootstrap=bootstrap, rank=rank)
 
     def _route(self, record: Record) -> None:

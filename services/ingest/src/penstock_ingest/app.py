@@ -20,6 +20,7 @@ from penstock.kafka.probe import KafkaProbe
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
 from penstock.kafka.watch import ConsumerWatch
+from penstock.memory import collect_seldom
 from penstock.records import Record
 from penstock.routing import RouteTable
 from penstock.rpc.server import Server, Service
@@ -63,6 +64,7 @@ def run(settings: IngestSettings) -> None:
     configure_traces(SOURCE, settings)
     if settings.metrics_port:
         serve_metrics(settings.host, settings.metrics_port)
+    collect_seldom()
     uvloop.run(_serve(settings))
 
 
