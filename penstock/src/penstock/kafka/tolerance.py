@@ -1,10 +1,14 @@
-"""aiokafka made to read on past header names that are not UTF-8.
+"""aiokafka made to read on past header names that are not UTF-8, and past connections that broke.
 
 Kafka does not look at header names, and a client whose language has no checked strings writes any
 bytes there. aiokafka (0.14) decodes them strictly while it unpacks a fetch: one such record, which
 anybody who may write `requests` can write, raises out of every poll for good, and takes the records
 before it in its fetch along. Here such a fetch is unpacked again by aiokafka's own Python code with
 names that escape what they cannot say. Records that decode take the usual way, at no cost.
+
+A write to a connection that has just been closed is a warning on asyncio's own loop and a
+RuntimeError on uvloop, which aiokafka (0.14) does not expect: it ends the task that fetches, and
+the consumer stands still with its heartbeats going on. Here it is the lost connection that it is.
 
 Importing the module puts it in place, once, for whoever uses aiokafka in this process.
 """
@@ -13,7 +17,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import _MemoryRecordsPy
@@ -104,5 +110,17 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             return super().__next__()
 
 
+_send = AIOKafkaConnection.send
+
+
+def _send_or_close(self: AIOKafkaConnection, request: Any, expect_response: bool = True) -> Any:
+    try:
+        return _send(self, request, expect_response)
+    except RuntimeError as error:
+        self.close(reason=CloseReason.CONNECTION_BROKEN)
+        raise KafkaConnectionError(f"connection to {self.host}:{self.port} broken") from error
+
+
+AIOKafkaConnection.send = _send_or_close
 fetcher.MemoryRecords = _Kept
 fetcher.PartitionRecords = _PartitionRecords

@@ -204,7 +204,7 @@ class GenerateRequest(_message.Message):
     prompt: _builtins.str
     """Text to continue as it is. Set this or `messages`."""
     ordering_key: _builtins.str
-    """Requests that share it are answered one after another, in order. On Kafka the record's key."""
+    """A tenant's requests that share it are answered one after another. On Kafka the record's key."""
     priority: _builtins.int
     """0 is normal, lower is sooner; in [-100, 100]."""
     idempotency_key: _builtins.str
