@@ -66,8 +66,12 @@ async def test_a_request_and_its_copy_are_there_together_or_not_at_all(ingest: I
     await ingest.until_ready()
     total = 600
 
+    kills = 0
+
     async def produce() -> None:
         for start in range(0, total, 50):
+            while kills < min(2, start // 200):  # there is always something left to be killed in
+                await asyncio.sleep(0.05)
             await ingest.publish(
                 [
                     ingest.request(b'{"prompt": "x", "timeout": "3600s"}', f"key {n}")
@@ -77,7 +81,6 @@ async def test_a_request_and_its_copy_are_there_together_or_not_at_all(ingest: I
             await asyncio.sleep(0.1)
 
     producing = asyncio.create_task(produce())
-    kills = 0
     while True:
         read = await admitted(ingest)
         copies = {a.origin_request_id for a in read if a.purpose}

@@ -16,7 +16,7 @@ from penstock.topics import TOPICS
 pytestmark = pytest.mark.integration
 
 ROUTE = """[{"model": "m", "version": "%d",
-    "variants": [{"name": "v", "base_model": "b", "weight": 1}]}]"""
+    "variants": [{"name": "v", "base_model": "b", "weight": 1, "stage": "STAGE_CHAMPION"}]}]"""
 
 
 @pytest.fixture
