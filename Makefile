@@ -110,6 +110,17 @@ docs: setup ## Regenerate what is made from the topics table: a page of docs/, a
 	@$(BIN)/penstock topics docs > docs/topics.md
 	@$(BIN)/penstock topics helm > k8s/penstock/files/topics.yaml
 
+PARTS ?= scripted,latency,ttft,throughput,growth
+
+.PHONY: bench
+bench: setup bench/.extras ## Run the benchmark: two hours, alone on the machine (PARTS=scripted,ttft)
+	@$(BIN)/python bench/run.py --parts $(PARTS)
+
+bench/.extras: bench/ray-llm.txt
+	@"$$(command -v uv || echo $(VENV)/uv)" pip install -q --python $(BIN)/python --no-deps \
+		--require-hashes --target $@ -r $<
+	@touch $@
+
 .PHONY: bench-smoke
 bench-smoke: setup ## Run the benchmark briefly, to see that it works
 	@$(BIN)/python bench/smoke.py

@@ -1,0 +1,91 @@
+"""What the platform adds to an answer's latency, at open loop, from intended send times.
+
+The scripted engine takes 50 ms; what is beyond is added: Kafka, ingest, the pump, the commits.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from records import Shape
+from scripted import FIRST_TOKEN_S, PUMP, WHOLE, Leg, drain, scripted_env
+
+from penstock_native.stack import Stack
+
+__all__ = ["latency", "percentile", "summary"]
+
+SHARES = (0.5, 0.8)
+RATES = {"admitted": (100, 1000), "requests": (100,)}
+
+
+def latency(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """The part `latency`: fixed rates, then shares of the capacity measured just before."""
+    seconds, repeats = (5, 1) if quick else (30, 3)
+    found: dict[str, Any] = {}
+    for leg in (PUMP, WHOLE):
+        with Stack.ephemeral(leg.services, scripted_env()) as stack:
+            size = 4_000 if quick else 40_000
+            drain(stack, leg, size, Shape())
+            capacity = drain(stack, leg, size, Shape())["requests_per_s"]
+            say(f"{leg.name}: {capacity:,.0f} requests/s are its capacity")
+            runs = [(f"{rate}/s", float(rate)) for rate in RATES[leg.topic]]
+            runs += [(f"{share:.0%} of capacity", share * capacity) for share in SHARES]
+            _run(stack, leg, 100.0, 3)  # warms the client's way up
+            measured = {}
+            for name, rate in runs:
+                measured[name] = [_run(stack, leg, rate, seconds) for _ in range(repeats)]
+                say(f"{leg.name} at {name}: {_brief(measured[name])}")
+            found[leg.topic] = {"capacity": capacity, "runs": measured}
+    return found
+
+
+def summary(latencies_ms: Sequence[float], engine_ms: float) -> dict[str, float]:
+    """Added p50, p99 and the most, in ms."""
+    added = sorted(each - engine_ms for each in latencies_ms)
+    return {
+        "added_p50_ms": statistics.median(added),
+        "added_p99_ms": percentile(added, 0.99),
+        "added_max_ms": added[-1],
+    }
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The smallest value that so large a share does not exceed."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _run(stack: Stack, leg: Leg, rate: float, seconds: float) -> dict[str, Any]:
+    ended = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("openloop.py")),
+            stack.env["PENSTOCK_KAFKA_BOOTSTRAP"],
+            stack.env["PENSTOCK_TOPIC_PREFIX"],
+            leg.topic,
+            str(rate),
+            str(seconds),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode != 0:
+        raise RuntimeError(f"the client failed: {ended.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    latencies = figures.pop("latencies_ms")
+    if figures["answered"] != figures["requests"] or figures["refused"] or figures["repeated"]:
+        raise RuntimeError(f"not every request has one answer: {figures}")
+    return {**figures, **summary(latencies, 1000 * FIRST_TOKEN_S)}
+
+
+def _brief(runs: Sequence[dict[str, Any]]) -> str:
+    p50 = statistics.median(each["added_p50_ms"] for each in runs)
+    p99 = statistics.median(each["added_p99_ms"] for each in runs)
+    client = max(each["client_cpu_share"] for each in runs)
+    return f"added p50 {p50:.1f} ms, p99 {p99:.1f} ms; the client takes {client:.0%} of a core"
