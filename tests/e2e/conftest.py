@@ -13,7 +13,9 @@ from tests.e2e.support import TICKET, penstock
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Kafka, ingest, inference with vLLM, cost and drift, on free ports; answers already."""
-    # Compiling the model takes longer than running these tests without.
-    with Stack.ephemeral(env={"PENSTOCK_INFERENCE_EAGER": "true"}) as running:
+    # Compiling the model takes longer than running these tests without. The tests ask the same
+    # question by every door, and each answer is to be generated.
+    env = {"PENSTOCK_INFERENCE_EAGER": "true", "PENSTOCK_INFERENCE_CACHE_MIB": "0"}
+    with Stack.ephemeral(env=env) as running:
         penstock(running.env, "generate", TICKET)  # returns when the first answer came
         yield running
