@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -99,6 +100,9 @@ def _start_ray(settings: InferenceSettings, models: Sequence[Model]) -> None:
     if settings.ray_address:
         ray.init(address=settings.ray_address, namespace="penstock")
         return
+    # Ray's default lets its workers wait for everything else on the machine: pump and engine would
+    # yield to whoever publishes to them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     cpus = sum(model.replicas.max * model.cpus for model in models)
     ray.init(
         address="local",  # never somebody else's cluster on this machine
