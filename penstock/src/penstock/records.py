@@ -47,6 +47,14 @@ class Record:
                 return value.decode("utf-8", "replace")
         return None
 
+    def where(self) -> dict[str, object]:
+        """Its coordinates, to be bound to a line of the log."""
+        return {
+            "topic": self.partition.topic,
+            "partition": self.partition.number,
+            "offset": self.offset,
+        }
+
     def carrier(self) -> Mapping[str, str]:
         """The headers as a text mapping, for trace context."""
         return {name: value.decode("utf-8", "replace") for name, value in self.headers}

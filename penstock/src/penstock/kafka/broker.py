@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
@@ -223,22 +224,24 @@ class KafkaMembership:
 
     def read_to(self, partition: Partition) -> int:
         """See the port."""
-        tp = TopicPartition(*partition)
-        if tp not in self._consumer.assignment():
-            return 0
-        state = self._consumer._subscription.subscription.assignment.state_value(tp)
-        return int(state.position) if state is not None and state.has_valid_position else 0
+        state = self._reading(partition)
+        return int(state.position) if state is not None else 0
 
     def unread(self, partition: Partition) -> int:
         """See the port."""
-        tp = TopicPartition(*partition)
-        if tp not in self._consumer.assignment():
-            return 0
-        # `position` is a coroutine that waits for one; markers at the end count as read here.
-        state = self._consumer._subscription.subscription.assignment.state_value(tp)
-        if state is None or not state.has_valid_position or state.lso is None:
+        state = self._reading(partition)
+        if state is None or state.lso is None:
             return 0
         return max(0, int(state.lso) - int(state.position))
+
+    def _reading(self, partition: Partition) -> Any:
+        """Where the client reads, by aiokafka's own state; None while it has no position."""
+        tp = TopicPartition(*partition)
+        if tp not in self._consumer.assignment():
+            return None
+        # `position` is a coroutine that waits for one; markers at the end count as read here.
+        state = self._consumer._subscription.subscription.assignment.state_value(tp)
+        return state if state is not None and state.has_valid_position else None
 
     async def take(self, partition: Partition) -> KafkaOwnership:
         """See the port."""

@@ -256,7 +256,7 @@ class Worker:
             self._handler.accept(delivery)
         except Exception as error:
             if not isinstance(error, Poisoned):
-                log.exception("handler failed", **_where(record))
+                log.exception("handler failed", **record.where())
             self._give_up(delivery, error)
         finally:
             if token is not None:
@@ -267,8 +267,8 @@ class Worker:
             outputs = self._handler.failed(delivery.record, error)
         except Exception as second:
             # Nothing may be committed for a record that has no answer: stop here, loudly.
-            log.exception("no answer for a record", **_where(delivery.record))
-            self._break(LogError(f"no answer for {_where(delivery.record)}: {second!r}"))
+            log.exception("no answer for a record", **delivery.record.where())
+            self._break(LogError(f"no answer for {delivery.record.where()}: {second!r}"))
             return
         delivery.complete(outputs, dead=True)
 
@@ -429,11 +429,3 @@ class Worker:
 
     def _name(self) -> dict[str, object]:
         return {"topic": self.partition.topic, "partition": self.partition.number}
-
-
-def _where(record: Record) -> dict[str, object]:
-    return {
-        "topic": record.partition.topic,
-        "partition": record.partition.number,
-        "offset": record.offset,
-    }

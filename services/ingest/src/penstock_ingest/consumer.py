@@ -80,7 +80,7 @@ class KafkaDoor:
         try:
             outputs = self._traced(delivery.record)
         except Unavailable as error:
-            log.warning("a partition waits", reason=error.message, **_where(delivery.record))
+            log.warning("a partition waits", reason=error.message, **delivery.record.where())
             self._waiting[delivery.record.partition] = deque([delivery])
             self._retry_later(delivery.record.partition)
             return
@@ -100,7 +100,7 @@ class KafkaDoor:
                     self._retry_later(partition)
                     return
                 except Exception as error:
-                    log.exception("handler failed", **_where(delivery.record))
+                    log.exception("handler failed", **delivery.record.where())
                     delivery.complete(self.failed(delivery.record, error), dead=True)
             waiting.popleft()
         del self._waiting[partition]
@@ -163,7 +163,7 @@ class KafkaDoor:
             admitted.request_id, claimant, now.timestamp()
         ):
             metrics.REQUESTS.labels("kafka", "repeated").inc()
-            log.info("a repeat is dropped", request_id=admitted.request_id, **_where(record))
+            log.info("a repeat is dropped", request_id=admitted.request_id, **record.where())
             return []
         try:
             self._quota.reserve(admitted, now.timestamp())
@@ -268,11 +268,3 @@ def _encoding(record: Record) -> admitted_pb2.Encoding.ValueType:
         looks_like_json = (record.value or b"").lstrip()[:1] in (b"{", b"[")
         named_json = "json" in (record.header("content-type") or "").lower()
         return JSON if looks_like_json or named_json else PROTOBUF
-
-
-def _where(record: Record) -> dict[str, object]:
-    return {
-        "topic": record.partition.topic,
-        "partition": record.partition.number,
-        "offset": record.offset,
-    }
