@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from penstock.v1 import drift_pb2 as penstock_dot_v1_dot_drift__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penstock/v1/alert.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x02\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x13\n\x0bincident_id\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.penstock.v1.AlertState\x12\'\n\x08severity\x18\x04 \x01(\x0e\x32\x15.penstock.v1.Severity\x12\r\n\x05title\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t\x12\x0f\n\x07service\x18\x07 \x01(\t\x12.\n\x06labels\x18\x08 \x03(\x0b\x32\x1e.penstock.v1.Alert.LabelsEntry\x12\x0f\n\x07runbook\x18\t \x01(\t\x12-\n\topened_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*t\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LERT_STATE_OPENED\x10\x01\x12\x17\n\x13\x41LERT_STATE_UPDATED\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03*_\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x13\n\x0fSEVERITY_TICKET\x10\x02\x12\x11\n\rSEVERITY_PAGE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penstock/v1/alert.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17penstock/v1/drift.proto\"\xaa\x03\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x13\n\x0bincident_id\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.penstock.v1.AlertState\x12\'\n\x08severity\x18\x04 \x01(\x0e\x32\x15.penstock.v1.Severity\x12\r\n\x05title\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t\x12\x0f\n\x07service\x18\x07 \x01(\t\x12.\n\x06labels\x18\x08 \x03(\x0b\x32\x1e.penstock.v1.Alert.LabelsEntry\x12\x0f\n\x07runbook\x18\t \x01(\t\x12-\n\topened_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x64rift\x18\x0c \x01(\x0b\x32\x1a.penstock.v1.DriftIncident\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x04\n\rDriftIncident\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.penstock.v1.DriftKind\x12*\n\x07\x63hannel\x18\x04 \x01(\x0e\x32\x19.penstock.v1.DriftChannel\x12)\n\x05onset\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eonset_earliest\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0conset_latest\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x1b.penstock.v1.SignalEvidence\x12+\n\x08segments\x18\t \x03(\x0b\x32\x19.penstock.v1.Contribution\x12*\n\x07signals\x18\n \x03(\x0b\x32\x19.penstock.v1.Contribution\x12\"\n\x06\x63\x61uses\x18\x0b \x03(\x0b\x32\x12.penstock.v1.Cause\x12\x10\n\x08\x63ommands\x18\x0c \x03(\t\x12\x0f\n\x07\x61\x63tions\x18\r \x03(\t\x12\x16\n\x0epolicy_version\x18\x0e \x01(\x04\x12\x12\n\nresolution\x18\x0f \x01(\t\"X\n\x0c\x43ontribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x01\x12\r\n\x05share\x18\x03 \x01(\x01\x12\x0e\n\x06within\x18\x04 \x01(\x01\x12\x0b\n\x03mix\x18\x05 \x01(\x01\"%\n\x05\x43\x61use\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc3\x01\n\x0b\x41lertAction\x12\x33\n\x0b\x61\x63knowledge\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.AcknowledgementH\x00\x12\'\n\x07silence\x18\x02 \x01(\x0b\x32\x14.penstock.v1.SilenceH\x00\x12\x18\n\x0e\x65xpire_silence\x18\x03 \x01(\tH\x00\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x05 \x01(\tB\x08\n\x06\x61\x63tion\"S\n\x0f\x41\x63knowledgement\x12\x13\n\x0bincident_id\x18\x01 \x01(\t\x12\x11\n\x04real\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07\x63omment\x18\x03 \x01(\tB\x07\n\x05_real\"\xe4\x01\n\x07Silence\x12\x12\n\nsilence_id\x18\x01 \x01(\t\x12\x30\n\x06labels\x18\x02 \x03(\x0b\x32 .penstock.v1.Silence.LabelsEntry\x12(\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*t\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LERT_STATE_OPENED\x10\x01\x12\x17\n\x13\x41LERT_STATE_UPDATED\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03*_\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x13\n\x0fSEVERITY_TICKET\x10\x02\x12\x11\n\rSEVERITY_PAGE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +35,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ALERT_LABELSENTRY']._loaded_options = None
   _globals['_ALERT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ALERTSTATE']._serialized_start=459
-  _globals['_ALERTSTATE']._serialized_end=575
-  _globals['_SEVERITY']._serialized_start=577
-  _globals['_SEVERITY']._serialized_end=672
-  _globals['_ALERT']._serialized_start=74
-  _globals['_ALERT']._serialized_end=457
-  _globals['_ALERT_LABELSENTRY']._serialized_start=412
-  _globals['_ALERT_LABELSENTRY']._serialized_end=457
+  _globals['_SILENCE_LABELSENTRY']._loaded_options = None
+  _globals['_SILENCE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_ALERTSTATE']._serialized_start=1698
+  _globals['_ALERTSTATE']._serialized_end=1814
+  _globals['_SEVERITY']._serialized_start=1816
+  _globals['_SEVERITY']._serialized_end=1911
+  _globals['_ALERT']._serialized_start=99
+  _globals['_ALERT']._serialized_end=525
+  _globals['_ALERT_LABELSENTRY']._serialized_start=480
+  _globals['_ALERT_LABELSENTRY']._serialized_end=525
+  _globals['_DRIFTINCIDENT']._serialized_start=528
+  _globals['_DRIFTINCIDENT']._serialized_end=1053
+  _globals['_CONTRIBUTION']._serialized_start=1055
+  _globals['_CONTRIBUTION']._serialized_end=1143
+  _globals['_CAUSE']._serialized_start=1145
+  _globals['_CAUSE']._serialized_end=1182
+  _globals['_ALERTACTION']._serialized_start=1185
+  _globals['_ALERTACTION']._serialized_end=1380
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1382
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1465
+  _globals['_SILENCE']._serialized_start=1468
+  _globals['_SILENCE']._serialized_end=1696
+  _globals['_SILENCE_LABELSENTRY']._serialized_start=480
+  _globals['_SILENCE_LABELSENTRY']._serialized_end=525
 # @@protoc_insertion_point(module_scope)

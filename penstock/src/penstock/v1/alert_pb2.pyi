@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.v1 import drift_pb2 as _drift_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -97,6 +98,7 @@ class Alert(_message.Message):
     RUNBOOK_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     incident_id: _builtins.str
     """Alerts of one cause share it; the record's key."""
@@ -116,6 +118,10 @@ class Alert(_message.Message):
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def drift(self) -> Global___DriftIncident:
+        """Set of incidents that drift opened."""
+
     def __init__(
         self,
         *,
@@ -130,11 +136,285 @@ class Alert(_message.Message):
         runbook: _builtins.str = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        drift: Global___DriftIncident | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "opened_at", b"opened_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "incident_id", b"incident_id", "labels", b"labels", "opened_at", b"opened_at", "runbook", b"runbook", "service", b"service", "severity", b"severity", "state", b"state", "summary", b"summary", "title", b"title", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "drift", b"drift", "incident_id", b"incident_id", "labels", b"labels", "opened_at", b"opened_at", "runbook", b"runbook", "service", b"service", "severity", b"severity", "state", b"state", "summary", b"summary", "title", b"title", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class DriftIncident(_message.Message):
+    """A change, its evidence and its likely cause: what an on-call engineer looks at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    ONSET_FIELD_NUMBER: _builtins.int
+    ONSET_EARLIEST_FIELD_NUMBER: _builtins.int
+    ONSET_LATEST_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    variant: _builtins.str
+    kind: _drift_pb2.DriftKind.ValueType
+    channel: _drift_pb2.DriftChannel.ValueType
+    policy_version: _builtins.int
+    resolution: _builtins.str
+    """Why it was resolved: recovered, rebased or silent."""
+    @_builtins.property
+    def onset(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def onset_earliest(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def onset_latest(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_drift_pb2.SignalEvidence]:
+        """The signal that leads, then the others, by strength."""
+
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
+        """How much each segment adds to the leading signal's change; adds up to the effect."""
+
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
+        """How much each signal adds to the evidence."""
+
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
+        """Most likely first."""
+
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commands to look further, ready to be run."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The actions that were asked for, as the policy names them."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        kind: _drift_pb2.DriftKind.ValueType = ...,
+        channel: _drift_pb2.DriftChannel.ValueType = ...,
+        onset: _timestamp_pb2.Timestamp | None = ...,
+        onset_earliest: _timestamp_pb2.Timestamp | None = ...,
+        onset_latest: _timestamp_pb2.Timestamp | None = ...,
+        evidence: _abc.Iterable[_drift_pb2.SignalEvidence] | None = ...,
+        segments: _abc.Iterable[Global___Contribution] | None = ...,
+        signals: _abc.Iterable[Global___Contribution] | None = ...,
+        causes: _abc.Iterable[Global___Cause] | None = ...,
+        commands: _abc.Iterable[_builtins.str] | None = ...,
+        actions: _abc.Iterable[_builtins.str] | None = ...,
+        policy_version: _builtins.int = ...,
+        resolution: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "causes", b"causes", "channel", b"channel", "commands", b"commands", "evidence", b"evidence", "kind", b"kind", "model", b"model", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "policy_version", b"policy_version", "resolution", b"resolution", "segments", b"segments", "signals", b"signals", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftIncident: _TypeAlias = DriftIncident  # noqa: Y015
+
+@_typing.final
+class Contribution(_message.Message):
+    """A part of a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    WITHIN_FIELD_NUMBER: _builtins.int
+    MIX_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A segment, or a signal."""
+    amount: _builtins.float
+    """In the unit of the whole."""
+    share: _builtins.float
+    """Of the whole, in [-1, 1] or beyond where parts cancel out."""
+    within: _builtins.float
+    """Of the amount: the change within the segment, and that of its share of the traffic."""
+    mix: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        amount: _builtins.float = ...,
+        share: _builtins.float = ...,
+        within: _builtins.float = ...,
+        mix: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "mix", b"mix", "name", b"name", "share", b"share", "within", b"within"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contribution: _TypeAlias = Contribution  # noqa: Y015
+
+@_typing.final
+class Cause(_message.Message):
+    """Something that happened when the change began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """route_change, adapter, traffic_mix, upstream, input or unknown."""
+    reason: _builtins.str
+    """What was seen that speaks for it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
+@_typing.final
+class AlertAction(_message.Message):
+    """What people say of alerts: the record of `alert_actions`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
+    SILENCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_SILENCE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    expire_silence: _builtins.str
+    """The silence's id."""
+    by: _builtins.str
+    """Who, for the record."""
+    @_builtins.property
+    def acknowledge(self) -> Global___Acknowledgement: ...
+    @_builtins.property
+    def silence(self) -> Global___Silence: ...
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        acknowledge: Global___Acknowledgement | None = ...,
+        silence: Global___Silence | None = ...,
+        expire_silence: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "action", b"action", "at", b"at", "expire_silence", b"expire_silence", "silence", b"silence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "action", b"action", "at", b"at", "by", b"by", "expire_silence", b"expire_silence", "silence", b"silence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["acknowledge", "silence", "expire_silence"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___AlertAction: _TypeAlias = AlertAction  # noqa: Y015
+
+@_typing.final
+class Acknowledgement(_message.Message):
+    """Somebody has looked at an incident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    REAL_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    incident_id: _builtins.str
+    real: _builtins.bool
+    """Whether there was something to be done; counts towards the realised false-alarm rate."""
+    comment: _builtins.str
+    def __init__(
+        self,
+        *,
+        incident_id: _builtins.str = ...,
+        real: _builtins.bool | None = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_real", b"_real", "real", b"real"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_real", b"_real", "comment", b"comment", "incident_id", b"incident_id", "real", b"real"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__real: _TypeAlias = _typing.Literal["real"]  # noqa: Y015
+    _WhichOneofArgType__real: _TypeAlias = _typing.Literal["_real", b"_real"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__real) -> _WhichOneofReturnType__real | None: ...
+
+Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
+
+@_typing.final
+class Silence(_message.Message):
+    """Nobody is to be told of alerts with these labels for a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SILENCE_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    silence_id: _builtins.str
+    comment: _builtins.str
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """All must match; `*` at the end of a value stands for anything."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        silence_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "from", b"from", "labels", b"labels", "silence_id", b"silence_id", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Silence: _TypeAlias = Silence  # noqa: Y015

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from penstock.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -43,50 +45,585 @@ DRIFT_KIND_OUTPUT: DriftKind.ValueType  # 4
 """Of the answers themselves, without a label to judge them by."""
 Global___DriftKind: _TypeAlias = DriftKind  # noqa: Y015
 
+class _DriftChannel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DriftChannelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftChannel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRIFT_CHANNEL_UNSPECIFIED: _DriftChannel.ValueType  # 0
+    DRIFT_CHANNEL_E_DETECTORS: _DriftChannel.ValueType  # 1
+    """E-detectors under e-BH: error over patience at the policy's alpha."""
+    DRIFT_CHANNEL_CALIBRATED: _DriftChannel.ValueType  # 2
+    """River's detectors at bootstrapped thresholds: calibrated, not guaranteed."""
+
+class DriftChannel(_DriftChannel, metaclass=_DriftChannelEnumTypeWrapper):
+    """Which promise stands behind a finding."""
+
+DRIFT_CHANNEL_UNSPECIFIED: DriftChannel.ValueType  # 0
+DRIFT_CHANNEL_E_DETECTORS: DriftChannel.ValueType  # 1
+"""E-detectors under e-BH: error over patience at the policy's alpha."""
+DRIFT_CHANNEL_CALIBRATED: DriftChannel.ValueType  # 2
+"""River's detectors at bootstrapped thresholds: calibrated, not guaranteed."""
+Global___DriftChannel: _TypeAlias = DriftChannel  # noqa: Y015
+
+class _DriftState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DriftStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRIFT_STATE_UNSPECIFIED: _DriftState.ValueType  # 0
+    DRIFT_STATE_WARMING: _DriftState.ValueType  # 1
+    """The baseline is being measured; nothing can be found yet."""
+    DRIFT_STATE_ARMED: _DriftState.ValueType  # 2
+    DRIFT_STATE_SUSPECT: _DriftState.ValueType  # 3
+    """Evidence that would do for one signal alone, not yet among all of them."""
+    DRIFT_STATE_DRIFT: _DriftState.ValueType  # 4
+    DRIFT_STATE_COOLDOWN: _DriftState.ValueType  # 5
+    """The evidence has gone; a new finding needs it to stay away for a while first."""
+    DRIFT_STATE_REBASED: _DriftState.ValueType  # 6
+    """The change has lasted so long that it is the new baseline."""
+
+class DriftState(_DriftState, metaclass=_DriftStateEnumTypeWrapper):
+    """Where a key and signal stand."""
+
+DRIFT_STATE_UNSPECIFIED: DriftState.ValueType  # 0
+DRIFT_STATE_WARMING: DriftState.ValueType  # 1
+"""The baseline is being measured; nothing can be found yet."""
+DRIFT_STATE_ARMED: DriftState.ValueType  # 2
+DRIFT_STATE_SUSPECT: DriftState.ValueType  # 3
+"""Evidence that would do for one signal alone, not yet among all of them."""
+DRIFT_STATE_DRIFT: DriftState.ValueType  # 4
+DRIFT_STATE_COOLDOWN: DriftState.ValueType  # 5
+"""The evidence has gone; a new finding needs it to stay away for a while first."""
+DRIFT_STATE_REBASED: DriftState.ValueType  # 6
+"""The change has lasted so long that it is the new baseline."""
+Global___DriftState: _TypeAlias = DriftState  # noqa: Y015
+
 @_typing.final
-class Signal(_message.Message):
-    """A value drawn from a response or from feedback: the record of `signals`."""
+class SignalRecord(_message.Message):
+    """The record of `signals`. Whatever the detectors depend on is in this log, in one order per
+    partition, so that reading it again gives the same findings.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    TICK_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def observation(self) -> Global___Observation: ...
+    @_builtins.property
+    def tick(self) -> Global___Tick: ...
+    @_builtins.property
+    def policy(self) -> Global___PolicyVersion: ...
+    def __init__(
+        self,
+        *,
+        observation: Global___Observation | None = ...,
+        tick: Global___Tick | None = ...,
+        policy: Global___PolicyVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "observation", b"observation", "policy", b"policy", "tick", b"tick"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "observation", b"observation", "policy", b"policy", "tick", b"tick"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["observation", "tick", "policy"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___SignalRecord: _TypeAlias = SignalRecord  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """What one response, request or feedback says about one segment; signals of one key together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    ROUTE_VERSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     segment: _builtins.str
-    name: _builtins.str
-    value: _builtins.float
+    """Empty for all traffic, else `label=value`."""
+    request_id: _builtins.str
+    route_version: _builtins.int
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def source(self) -> _common_pb2.Coordinates: ...
+    def source(self) -> _common_pb2.Coordinates:
+        """The record that it was drawn from."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalValue]: ...
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         variant: _builtins.str = ...,
         segment: _builtins.str = ...,
-        name: _builtins.str = ...,
-        value: _builtins.float = ...,
+        request_id: _builtins.str = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         source: _common_pb2.Coordinates | None = ...,
+        values: _abc.Iterable[Global___SignalValue] | None = ...,
+        route_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model", b"model", "name", b"name", "segment", b"segment", "source", b"source", "value", b"value", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model", b"model", "request_id", b"request_id", "route_version", b"route_version", "segment", b"segment", "source", b"source", "values", b"values", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Signal: _TypeAlias = Signal  # noqa: Y015
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class SignalValue(_message.Message):
+    """One signal's value. Which of the kinds it has follows from the signal's declaration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    number: _builtins.float
+    """A number; 0 or 1 of a binary signal; in [0, 1] of a bounded one."""
+    category: _builtins.str
+    @_builtins.property
+    def counts(self) -> Global___Counts: ...
+    @_builtins.property
+    def vector(self) -> Global___Vector: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        number: _builtins.float = ...,
+        category: _builtins.str = ...,
+        counts: Global___Counts | None = ...,
+        vector: Global___Vector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "counts", b"counts", "number", b"number", "value", b"value", "vector", b"vector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "counts", b"counts", "name", b"name", "number", b"number", "value", b"value", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["number", "category", "counts", "vector"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___SignalValue: _TypeAlias = SignalValue  # noqa: Y015
+
+@_typing.final
+class Counts(_message.Message):
+    """How often each bin of a hashed vocabulary appeared; bins without entry did not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        bins: _abc.Iterable[_builtins.int] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bins", b"bins", "counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Counts: _TypeAlias = Counts  # noqa: Y015
+
+@_typing.final
+class Vector(_message.Message):
+    """A point in a space of fixed dimension."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vector: _TypeAlias = Vector  # noqa: Y015
+
+@_typing.final
+class Tick(_message.Message):
+    """Says that a source has no more observations to come from before an instant: it is written to
+    every partition of `signals`. An observation that comes all the same is late.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """`responses/3`: the topic without prefix, and its partition."""
+    sources: _builtins.int
+    """How many sources there are in all."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        sources: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "sources", b"sources", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tick: _TypeAlias = Tick  # noqa: Y015
+
+@_typing.final
+class PolicyVersion(_message.Message):
+    """A version of the drift policy: the record of `policies`, and its place in the log of `signals`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    SET_AT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Rises with every change; readers refuse a lower one."""
+    document: _builtins.str
+    """The policy, YAML."""
+    set_by: _builtins.str
+    """Who set it, for the record."""
+    @_builtins.property
+    def set_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        document: _builtins.str = ...,
+        set_by: _builtins.str = ...,
+        set_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "set_at", b"set_at", "set_by", b"set_by", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """What one partition's detectors have to say at the end of a tick: the record of `evidence`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    ARMED_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """The partition of `signals`, and how many there are."""
+    partitions: _builtins.int
+    armed: _builtins.int
+    """Signals with a baseline: what a finding has to hold its own among."""
+    late: _builtins.int
+    """Values that came after their tick was closed, since the tick before."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The end of the tick; one record per partition and tick, ticks rise."""
+
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalEvidence]:
+        """What is above the floor, or was at the tick before."""
+
+    @_builtins.property
+    def policy(self) -> Global___PolicyVersion:
+        """Set where the policy changed since the tick before."""
+
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        partitions: _builtins.int = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        armed: _builtins.int = ...,
+        signals: _abc.Iterable[Global___SignalEvidence] | None = ...,
+        policy: Global___PolicyVersion | None = ...,
+        late: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "late", b"late", "partition", b"partition", "partitions", b"partitions", "policy", b"policy", "signals", b"signals", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """An interval around an estimate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    estimate: _builtins.float
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        estimate: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class Histogram(_message.Message):
+    """How often values fell into bins: counts before and after share the edges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Upper edges of all bins but the last; empty for categories."""
+
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the bins of a categorical signal."""
+
+    @_builtins.property
+    def before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[_builtins.float] | None = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        before: _abc.Iterable[_builtins.int] | None = ...,
+        after: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "categories", b"categories", "edges", b"edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Histogram: _TypeAlias = Histogram  # noqa: Y015
+
+@_typing.final
+class Vote(_message.Message):
+    """A detector's say on a signal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTOR_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    LOG_EVIDENCE_FIELD_NUMBER: _builtins.int
+    FIRED_FIELD_NUMBER: _builtins.int
+    detector: _builtins.str
+    """The detector with its parameters."""
+    channel: Global___DriftChannel.ValueType
+    log_evidence: _builtins.float
+    """Natural logarithm of the e-detector's value; of a calibrated one 0."""
+    fired: _builtins.bool
+    """A calibrated detector has fired since the onset."""
+    def __init__(
+        self,
+        *,
+        detector: _builtins.str = ...,
+        channel: Global___DriftChannel.ValueType = ...,
+        log_evidence: _builtins.float = ...,
+        fired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detector", b"detector", "fired", b"fired", "log_evidence", b"log_evidence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vote: _TypeAlias = Vote  # noqa: Y015
+
+@_typing.final
+class Exemplar(_message.Message):
+    """A response that shows what is meant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    value: _builtins.float
+    @_builtins.property
+    def source(self) -> _common_pb2.Coordinates: ...
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        source: _common_pb2.Coordinates | None = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "request_id", b"request_id", "source", b"source", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exemplar: _TypeAlias = Exemplar  # noqa: Y015
+
+@_typing.final
+class SignalEvidence(_message.Message):
+    """The evidence on one signal of one key at the end of a tick."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LOG_EVIDENCE_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    ONSET_FIELD_NUMBER: _builtins.int
+    ONSET_EARLIEST_FIELD_NUMBER: _builtins.int
+    ONSET_LATEST_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_AFTER_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_BEFORE_FIELD_NUMBER: _builtins.int
+    HISTOGRAM_FIELD_NUMBER: _builtins.int
+    EXEMPLARS_BEFORE_FIELD_NUMBER: _builtins.int
+    EXEMPLARS_AFTER_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    ROUTE_VERSION_BEFORE_FIELD_NUMBER: _builtins.int
+    ROUTE_VERSION_AFTER_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_IN_TICK_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    variant: _builtins.str
+    segment: _builtins.str
+    signal: _builtins.str
+    kind: Global___DriftKind.ValueType
+    log_evidence: _builtins.float
+    """Natural logarithm of the average of the e-detectors' values."""
+    observations_after: _builtins.int
+    """Values since the onset, and in the baseline."""
+    observations_before: _builtins.int
+    baseline: _builtins.int
+    """The version of the baseline; it rises when the key is rebased."""
+    route_version_before: _builtins.int
+    """Routes that answered before and since the onset."""
+    route_version_after: _builtins.int
+    observations_in_tick: _builtins.int
+    """Values of the newest tick, for segments' shares."""
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vote]: ...
+    @_builtins.property
+    def onset(self) -> _timestamp_pb2.Timestamp:
+        """When the change began: estimate and bounds."""
+
+    @_builtins.property
+    def onset_earliest(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def onset_latest(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def before(self) -> Global___Interval:
+        """The signal's mean (a rate, of a binary one) before and after, in its unit."""
+
+    @_builtins.property
+    def after(self) -> Global___Interval: ...
+    @_builtins.property
+    def effect(self) -> Global___Interval:
+        """After less before, in standard deviations of the baseline; of a rate, in its own unit."""
+
+    @_builtins.property
+    def histogram(self) -> Global___Histogram: ...
+    @_builtins.property
+    def exemplars_before(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exemplar]: ...
+    @_builtins.property
+    def exemplars_after(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exemplar]: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        segment: _builtins.str = ...,
+        signal: _builtins.str = ...,
+        kind: Global___DriftKind.ValueType = ...,
+        log_evidence: _builtins.float = ...,
+        votes: _abc.Iterable[Global___Vote] | None = ...,
+        onset: _timestamp_pb2.Timestamp | None = ...,
+        onset_earliest: _timestamp_pb2.Timestamp | None = ...,
+        onset_latest: _timestamp_pb2.Timestamp | None = ...,
+        before: Global___Interval | None = ...,
+        after: Global___Interval | None = ...,
+        effect: Global___Interval | None = ...,
+        observations_after: _builtins.int = ...,
+        observations_before: _builtins.int = ...,
+        histogram: Global___Histogram | None = ...,
+        exemplars_before: _abc.Iterable[Global___Exemplar] | None = ...,
+        exemplars_after: _abc.Iterable[Global___Exemplar] | None = ...,
+        baseline: _builtins.int = ...,
+        route_version_before: _builtins.int = ...,
+        route_version_after: _builtins.int = ...,
+        observations_in_tick: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "effect", b"effect", "histogram", b"histogram", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "baseline", b"baseline", "before", b"before", "effect", b"effect", "exemplars_after", b"exemplars_after", "exemplars_before", b"exemplars_before", "histogram", b"histogram", "kind", b"kind", "log_evidence", b"log_evidence", "model", b"model", "observations_after", b"observations_after", "observations_before", b"observations_before", "observations_in_tick", b"observations_in_tick", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "route_version_after", b"route_version_after", "route_version_before", b"route_version_before", "segment", b"segment", "signal", b"signal", "variant", b"variant", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalEvidence: _TypeAlias = SignalEvidence  # noqa: Y015
 
 @_typing.final
 class DriftEvent(_message.Message):
-    """A detector found a change: the record of `drift`, for machines."""
+    """A finding: the record of `drift`, for machines."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -102,25 +639,50 @@ class DriftEvent(_message.Message):
     OBSERVATIONS_FIELD_NUMBER: _builtins.int
     DETECTED_AT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_STATE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    LOG_EVIDENCE_FIELD_NUMBER: _builtins.int
+    ONSET_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """Derived from detector and source: a replay gives the same one."""
+    """Derived from key, signal, baseline and tick: a replay gives the same one."""
     model: _builtins.str
     variant: _builtins.str
     segment: _builtins.str
     signal: _builtins.str
     kind: Global___DriftKind.ValueType
     detector: _builtins.str
+    """The detector with the strongest say, with its parameters."""
     mean_before: _builtins.float
     """Means of the signal before and after the change, in the signal's unit."""
     mean_after: _builtins.float
     observations: _builtins.int
-    """Values seen by the detector since it was made."""
+    """Values since the onset."""
+    state: Global___DriftState.ValueType
+    previous_state: Global___DriftState.ValueType
+    channel: Global___DriftChannel.ValueType
+    log_evidence: _builtins.float
+    incident_id: _builtins.str
+    """The incident that the finding belongs to."""
+    policy_version: _builtins.int
+    action: _builtins.str
+    """What the policy asks for: `retrain`, or the name of a remedy; empty for none."""
     @_builtins.property
-    def detected_at(self) -> _timestamp_pb2.Timestamp: ...
+    def detected_at(self) -> _timestamp_pb2.Timestamp:
+        """The end of the tick at which it was found."""
+
     @_builtins.property
     def source(self) -> _common_pb2.Coordinates:
-        """The record at which the detector fired."""
+        """The newest response that shows it."""
 
+    @_builtins.property
+    def onset(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def effect(self) -> Global___Interval: ...
     def __init__(
         self,
         *,
@@ -136,10 +698,19 @@ class DriftEvent(_message.Message):
         observations: _builtins.int = ...,
         detected_at: _timestamp_pb2.Timestamp | None = ...,
         source: _common_pb2.Coordinates | None = ...,
+        state: Global___DriftState.ValueType = ...,
+        previous_state: Global___DriftState.ValueType = ...,
+        channel: Global___DriftChannel.ValueType = ...,
+        log_evidence: _builtins.float = ...,
+        onset: _timestamp_pb2.Timestamp | None = ...,
+        effect: Global___Interval | None = ...,
+        incident_id: _builtins.str = ...,
+        policy_version: _builtins.int = ...,
+        action: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detected_at", b"detected_at", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detected_at", b"detected_at", "effect", b"effect", "onset", b"onset", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detected_at", b"detected_at", "detector", b"detector", "event_id", b"event_id", "kind", b"kind", "mean_after", b"mean_after", "mean_before", b"mean_before", "model", b"model", "observations", b"observations", "segment", b"segment", "signal", b"signal", "source", b"source", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "channel", b"channel", "detected_at", b"detected_at", "detector", b"detector", "effect", b"effect", "event_id", b"event_id", "incident_id", b"incident_id", "kind", b"kind", "log_evidence", b"log_evidence", "mean_after", b"mean_after", "mean_before", b"mean_before", "model", b"model", "observations", b"observations", "onset", b"onset", "policy_version", b"policy_version", "previous_state", b"previous_state", "segment", b"segment", "signal", b"signal", "source", b"source", "state", b"state", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
