@@ -1,6 +1,6 @@
 """An open-loop client of the log, in a process of its own: a request at every intended instant.
 
-Usage: python bench/openloop.py BOOTSTRAP PREFIX TOPIC RATE SECONDS
+Usage: python bench/openloop.py BOOTSTRAP PREFIX TOPIC RATE SECONDS LINGER_MS
 
 librdkafka carries it, so that it takes little of the cores that it shares with what it measures.
 Latency counts from the instant at which a request should have been sent (so a client that falls
@@ -75,7 +75,9 @@ class Answers(threading.Thread):
         self.at.setdefault(int(number), at)
 
 
-def measure(bootstrap: str, prefix: str, topic: str, rate: float, seconds: float) -> dict[str, Any]:
+def measure(
+    bootstrap: str, prefix: str, topic: str, rate: float, seconds: float, linger_ms: float
+) -> dict[str, Any]:
     """One run."""
     run = uuid.uuid4().hex[:8]
     count = max(1, round(rate * seconds))
@@ -86,7 +88,7 @@ def measure(bootstrap: str, prefix: str, topic: str, rate: float, seconds: float
         {
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
-            "linger.ms": 0,
+            "linger.ms": linger_ms,
             "partitioner": "murmur2_random",
         }
     )
@@ -116,6 +118,7 @@ def measure(bootstrap: str, prefix: str, topic: str, rate: float, seconds: float
         "rate": rate,
         "requests": count,
         "answered": len(answers.at),
+        "answers_per_s": len(answers.at) / (max(answers.at.values()) - started),
         "refused": answers.refused,
         "repeated": answers.repeated,
         "latencies_ms": [
@@ -129,8 +132,9 @@ def measure(bootstrap: str, prefix: str, topic: str, rate: float, seconds: float
 
 def main() -> None:
     """Reads the command line, prints the figures."""
-    bootstrap, prefix, topic, rate, seconds = sys.argv[1:]
-    print(json.dumps(measure(bootstrap, prefix, topic, float(rate), float(seconds))))
+    bootstrap, prefix, topic, rate, seconds, linger_ms = sys.argv[1:]
+    found = measure(bootstrap, prefix, topic, float(rate), float(seconds), float(linger_ms))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ BATCH_RECORDS = 1000
 REVOKE_S = 5.0  # a transaction that is under way may finish within this
 NOTE_S = 0.5  # work that goes on for longer is noted, so that its owner's death counts against it
 # While much ends at once a moment's wait makes one transaction of many.
-BUSY_RECORDS = 32
-BUSY_WAIT_S = 0.008
+BUSY_RECORDS = 3
+BUSY_WAIT_S = 0.012
 
 
 class Handler(Protocol):
@@ -111,6 +111,9 @@ class Delivery:
             ValueError: It has ended already.
         """
         if not self.dropped:
+            # What it calls holds the work, which holds this: a ring that only the cycle collector
+            # would free.
+            self._on_drop = None
             self._worker.ended(self, outputs, dead=dead)
 
     def drop(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from ray import serve
 
+from penstock.memory import collect_seldom
 from penstock.rpc.server import Server, Service
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2_grpc
@@ -86,6 +87,7 @@ class EngineReplica:
         self._address = f"{reachable(settings.host)}:{port}"
         self._directory: DirectoryClient = DirectoryHandle()
         self._tasks = [asyncio.create_task(self._announce()), *self._keep_adapters()]
+        collect_seldom()
         log.info("engine serves", model=model.name, replica=self._replica_id, address=self._address)
 
     def _keep_adapters(self) -> list[asyncio.Task[None]]:

@@ -178,6 +178,7 @@ class ScriptedEngine:
 
     def _finish(self, run: _Run, tokens: int, finish: Finish) -> None:
         del self._runs[run.generation.request_id]
+        run.timer = None  # it holds the run: a ring that only the cycle collector would free
         self._running -= 1
         while self._waiting and self._running < self._slots:
             following = heapq.heappop(self._waiting)[2]
