@@ -14,7 +14,7 @@ from penstock.telemetry import logger
 from penstock_drift import metrics
 from penstock_drift.detectors import Change, Detectors, Noted
 from penstock_drift.publisher import ChangePublisher
-from penstock_drift.wire import observation_of
+from penstock_drift.skeleton_wire import observation_of
 
 __all__ = ["ResponseAgent"]
 

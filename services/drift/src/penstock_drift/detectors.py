@@ -16,7 +16,7 @@ import math
 
 from river.drift.adwin import ADWIN
 
-from penstock_drift.signals import Key, Observation, Source
+from penstock_drift.skeleton import Key, Observation, Source
 
 __all__ = ["Change", "Detector", "Detectors", "Noted", "usable"]
 
