@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 
 from penstock.failures import MAX_DEATHS
 from penstock.kafka import metrics
+from penstock.kafka.delivery import Delivery, Halts, Handler
 from penstock.kafka.limits import DeadLetterLimit
 from penstock.kafka.ports import Broker, LogError, Membership, Position
-from penstock.kafka.worker import Delivery, Halts, Handler, Worker
+from penstock.kafka.worker import Worker
 from penstock.records import Outgoing, Partition
 from penstock.telemetry import logger
 

@@ -11,13 +11,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
 from penstock.failures import SUSPECT_DEATHS, Poisoned
 from penstock.kafka import metrics
+from penstock.kafka.delivery import Delivery, Halts, Handler
 from penstock.kafka.limits import Breach, DeadLetterLimit
 from penstock.kafka.ports import LogError, Ownership, Position
 from penstock.kafka.progress import SPAN
@@ -25,7 +25,7 @@ from penstock.kafka.tracker import Batch, Delivered, Tracker
 from penstock.records import Outgoing, Partition, Record
 from penstock.telemetry import logger
 
-__all__ = ["Delivery", "Halts", "Handler", "Worker"]
+__all__ = ["Worker"]
 
 log = logger(__name__)
 
@@ -35,93 +35,6 @@ NOTE_S = 0.5  # work that goes on for longer is noted, so that its owner's death
 # While much ends at once a moment's wait makes one transaction of many.
 BUSY_RECORDS = 3
 BUSY_WAIT_S = 0.012
-
-
-class Handler(Protocol):
-    """What a service does with a record."""
-
-    def accept(self, delivery: Delivery) -> None:
-        """Begins the work on a record; `delivery.complete` is called once, now or later.
-
-        What it raises is answered with `failed`.
-        """
-        ...
-
-    def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
-        """What to write for a record that cannot be handled: its dead letter and its answer."""
-        ...
-
-
-class Halts(Protocol):
-    """What people are told of a partition that stands at its limit on dead letters."""
-
-    def opened(self, partition: Partition, breach: Breach, halted_at_ms: int) -> Sequence[Outgoing]:
-        """Written in the transaction that notes the halt."""
-        ...
-
-    def resolved(self, partition: Partition, halted_at_ms: int) -> Sequence[Outgoing]:
-        """Written in the transaction that ends it."""
-        ...
-
-
-class Delivery:
-    """A record on its way through a handler.
-
-    Attributes:
-        record: The record.
-        deaths: How often an owner or an engine died while it had the record.
-        dropped: The partition is lost; nothing that comes of the record counts any more.
-    """
-
-    __slots__ = ("_on_drop", "_size", "_worker", "deaths", "dropped", "record")
-
-    def __init__(self, record: Record, deaths: int, worker: Worker) -> None:
-        self.record = record
-        self.deaths = deaths
-        self.dropped = False
-        self._on_drop: Callable[[], None] | None = None
-        self._worker = worker
-        self._size = len(record.value or b"")
-
-    def on_drop(self, callback: Callable[[], None]) -> None:
-        """Has a callback called once if the partition is lost before the record has ended."""
-        self._on_drop = callback
-
-    def begin(self) -> None:
-        """Says that the record is at an engine now."""
-        if not self.dropped:
-            self._worker.tracker.begin(self.record.offset)
-
-    def died(self) -> int:
-        """Says that an engine died while it had the record; returns how often by now."""
-        self.deaths += 1
-        if not self.dropped:
-            self._worker.tracker.died(self.record.offset)
-            self._worker.wake()
-        return self.deaths
-
-    def complete(self, outputs: Sequence[Outgoing], *, dead: bool = False) -> None:
-        """Ends the record with what it writes; does nothing when the partition is lost.
-
-        Args:
-            outputs: Written in one transaction with the record's end.
-            dead: The record was given up: counts towards the limit on dead letters.
-
-        Raises:
-            ValueError: It has ended already.
-        """
-        if not self.dropped:
-            # What it calls holds the work, which holds this: a ring that only the cycle collector
-            # would free.
-            self._on_drop = None
-            self._worker.ended(self, outputs, dead=dead)
-
-    def drop(self) -> None:
-        """Ends the work without a result."""
-        self.dropped = True
-        callback, self._on_drop = self._on_drop, None
-        if callback is not None:
-            callback()
 
 
 class Worker:
@@ -210,8 +123,13 @@ class Worker:
         self._parked.clear()
         self._committer = asyncio.create_task(self._commit_for_ever())
 
-    def wake(self) -> None:
-        """There may be something to commit."""
+    def began(self, offset: int) -> None:
+        """See `Progress`."""
+        self.tracker.begin(offset)
+
+    def died(self, offset: int) -> None:
+        """See `Progress`."""
+        self.tracker.died(offset)
         self._wake.set()
 
     def submit(self, records: Sequence[Record]) -> None:
@@ -235,9 +153,9 @@ class Worker:
                 self._wake.set()
 
     def ended(self, delivery: Delivery, outputs: Sequence[Outgoing], *, dead: bool) -> None:
-        """A record's work has ended."""
+        """See `Progress`."""
         offset = delivery.record.offset
-        self.tracker.complete(offset, (outputs, delivery._size))
+        self.tracker.complete(offset, (outputs, delivery.size))
         self._deliveries.pop(offset, None)
         if offset == self._suspect:
             self._suspect = None

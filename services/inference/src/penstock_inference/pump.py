@@ -8,17 +8,13 @@ can run it, runs, and ends by completing its delivery, once.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from google.protobuf.message import DecodeError
 from opentelemetry import context as trace_context
 
-from penstock.codec import PROTOBUF, decode, encoding_of
-from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
+from penstock.errors import InvalidRequest, PenstockError, Unavailable
 from penstock.failures import MAX_ATTEMPTS, MAX_DEATHS, SUSPECT_DEATHS, Poisoned, retry_delay_s
 from penstock.kafka.consumer import Delivery
 from penstock.records import Outgoing, Partition, Record
@@ -35,6 +31,8 @@ from penstock_inference import metrics
 from penstock_inference.answer_cache import AnswerCache
 from penstock_inference.answers import Answers
 from penstock_inference.cache_keys import cache_salt
+from penstock_inference.deadlines import Deadlines
+from penstock_inference.endings import cancellation, ending_of, expiry, item_of
 from penstock_inference.job import Job, Lane, Stage
 from penstock_inference.ordering import Turns
 from penstock_inference.pool import EnginePool, Work
@@ -51,7 +49,6 @@ TICK_S = 0.05
 CANCEL_S = 0.8
 RETRY_S = 0.5  # for a route, or for the end of another suspect
 ENDED_IDS = 100_000
-DEADLINES_SPARE = 1000
 
 
 class Pump:
@@ -92,8 +89,7 @@ class Pump:
         self._turns: Turns[Job] = Turns()
         self._lanes: dict[Lane, FairQueue[Job]] = {}
         self._ended: OrderedDict[str, tuple[Partition, int]] = OrderedDict()
-        self._deadlines: list[tuple[float, int, Job]] = []
-        self._numbers = itertools.count()
+        self._deadlines = Deadlines()
         self._tokens = 0
         self._suspect: Job | None = None
         self._dispatching = False
@@ -103,7 +99,7 @@ class Pump:
 
     def accept(self, delivery: Delivery) -> None:
         """See `penstock.kafka.consumer.Handler`."""
-        item = _item_of(delivery.record)
+        item = item_of(delivery.record)
         request_id = item.request.request_id
         if self._runs_elsewhere(request_id, delivery.record):
             log.info("a request that was admitted twice runs once", request_id=request_id)
@@ -114,11 +110,11 @@ class Pump:
         delivery.on_drop(lambda: self._drop(job))
         turn = job.order is None or self._turns.enter(job.order, job)
         if job.deadline_s <= self._now():
-            self._finish(job, failure_of(_expired()))
+            self._finish(job, failure_of(expiry()))
         elif self._cancelled(job.admitted):
-            self._finish(job, failure_of(_cancellation()))
+            self._finish(job, failure_of(cancellation()))
         else:
-            heapq.heappush(self._deadlines, (job.deadline_s, next(self._numbers), job))
+            self._deadlines.push(job)
             self._tick_later()
             if turn:
                 self._queue(job)
@@ -133,7 +129,7 @@ class Pump:
         """Ends a tenant's request, if it is here; one that has ended stays as it is."""
         job = self._jobs.get(request_id)
         if job is not None and job.admitted.request.tenant == tenant:
-            self._take_back(job, _cancellation())
+            self._take_back(job, cancellation())
 
     def routes_changed(self) -> None:
         """Chooses again for what has no text yet and whose variant was withdrawn."""
@@ -162,7 +158,7 @@ class Pump:
         job = _job_of(work)
         self._left_engine(job)
         if job.stage is Stage.ENDING:
-            self._finish(job, _ending(job, result))
+            self._finish(job, ending_of(job, result))
         elif result.HasField("error") and result.error.retryable:
             self._retry(job, PenstockError.from_proto(result.error))
         else:
@@ -181,7 +177,7 @@ class Pump:
         for job in jobs:
             deaths = job.delivery.died() if died and job in blamed else job.delivery.deaths
             if job.stage is Stage.ENDING:
-                self._finish(job, _ending(job, None))
+                self._finish(job, ending_of(job, None))
             elif deaths >= MAX_DEATHS:
                 self._bury(job, Poisoned(f"{deaths} engines died while they had this request"))
             else:
@@ -345,7 +341,7 @@ class Pump:
     def _give_up_waiting(self, job: Job) -> None:
         if job.stage is Stage.ENDING:
             self._forget_work(job)
-            self._finish(job, _ending(job, None))
+            self._finish(job, ending_of(job, None))
 
     def _bury(self, job: Job, error: Exception) -> None:
         outputs = self._answers.given_up(
@@ -425,14 +421,9 @@ class Pump:
 
     def _tick(self) -> None:
         self._ticking = False
-        now_s = self._now()
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            _, _, job = heapq.heappop(self._deadlines)
-            self._take_back(job, _expired())
-        if len(self._deadlines) > 2 * len(self._jobs) + DEADLINES_SPARE:
-            # Most jobs end long before their deadline.
-            self._deadlines = [each for each in self._deadlines if each[2].stage is not Stage.DONE]
-            heapq.heapify(self._deadlines)
+        for job in self._deadlines.passed(self._now()):
+            self._take_back(job, expiry())
+        self._deadlines.trim(len(self._jobs))
         if self._jobs:
             self._tick_later()
 
@@ -444,51 +435,3 @@ def _not_queued(job: Job) -> bool:
 def _job_of(work: Work) -> Job:
     assert isinstance(work.owner, Job)
     return work.owner
-
-
-def _item_of(record: Record) -> engine_service_pb2.WorkItem:
-    item = engine_service_pb2.WorkItem()
-    if record.value is not None and encoding_of(record) == PROTOBUF:
-        try:
-            item.request.ParseFromString(record.value)  # in place: a copy costs as much again
-        except DecodeError as error:
-            raise _malformed() from error
-    else:
-        item.request.CopyFrom(decode(record, admitted_pb2.AdmittedRequest))
-    if not item.request.request_id:
-        raise _malformed()
-    return item
-
-
-def _malformed() -> InvalidRequest:
-    return InvalidRequest(
-        "the record is no admitted request", code=Code.ERROR_CODE_MALFORMED, field="value"
-    )
-
-
-def _expired() -> PenstockError:
-    return PenstockError(
-        "the deadline passed before the answer was complete; allow more time or ask for fewer "
-        "tokens",
-        code=Code.ERROR_CODE_DEADLINE_EXCEEDED,
-        field="deadline",
-    )
-
-
-def _cancellation() -> PenstockError:
-    return PenstockError("the request was cancelled", code=Code.ERROR_CODE_CANCELLED)
-
-
-def _ending(
-    job: Job, result: engine_service_pb2.WorkResult | None
-) -> engine_service_pb2.WorkResult:
-    """How a job ends that was taken back while it ran."""
-    if result is not None and not result.HasField("error"):
-        return result  # the answer was quicker
-    assert job.verdict is not None
-    ended = failure_of(job.verdict)
-    if result is not None and result.HasField("usage"):
-        ended.usage.CopyFrom(result.usage)
-    elif job.observed_tokens:
-        ended.usage.completion_tokens = job.observed_tokens
-    return ended
