@@ -1,0 +1,1 @@
+"""What is measured on requests, responses and feedback. Pure; `catalogue` lists all of it."""
