@@ -13,7 +13,7 @@ from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import common_pb2, drift_pb2, response_pb2
 from penstock_drift.agents import ResponseAgent
-from penstock_drift.detectors import Detectors
+from penstock_drift.legacy import Detectors
 from penstock_drift.publisher import ChangePublisher
 
 

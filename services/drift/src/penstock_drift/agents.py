@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from penstock.records import Record
 from penstock.telemetry import logger
 from penstock_drift import metrics
-from penstock_drift.detectors import Change, Detectors, Noted
+from penstock_drift.legacy import Change, Detectors, Noted
 from penstock_drift.publisher import ChangePublisher
 from penstock_drift.skeleton_wire import observation_of
 

@@ -8,7 +8,7 @@ from penstock.streams import consume, make_app, run
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
 from penstock_drift.agents import ResponseAgent
-from penstock_drift.detectors import Detectors
+from penstock_drift.legacy import Detectors
 from penstock_drift.publisher import ChangePublisher
 from penstock_drift.settings import DriftSettings
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from penstock.codec import JSON, encode
 from penstock.kafka.ports import Publisher
 from penstock.topics import topic_of
-from penstock_drift.detectors import Change
+from penstock_drift.legacy import Change
 from penstock_drift.skeleton_wire import alert_of, event_of
 
 __all__ = ["ChangePublisher"]

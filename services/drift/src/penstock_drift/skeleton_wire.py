@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from penstock.codec import decode
 from penstock.records import Record
 from penstock.v1 import alert_pb2, common_pb2, drift_pb2, response_pb2
-from penstock_drift.detectors import Change
+from penstock_drift.legacy import Change
 from penstock_drift.skeleton import COMPLETION_TOKENS, MEAN_LOG_PROBABILITY, Observation, Source
 
 __all__ = ["alert_of", "event_of", "observation_of"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from penstock_drift.detectors import Change, Detectors, Noted
+from penstock_drift.legacy import Change, Detectors, Noted
 from penstock_drift.skeleton import Observation, Source
 
 NOON = dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC)
