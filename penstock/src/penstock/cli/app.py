@@ -10,6 +10,7 @@ import structlog
 import typer
 
 from penstock.cli import (
+    alerts,
     cancel,
     consumers,
     demo,
@@ -37,6 +38,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(routes.app, name="routes")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(consumers.app, name="consumers")
+app.add_typer(alerts.app, name="alerts")
 app.command(epilog="Example:  penstock publish -m 'My invoice is wrong' --tenant support --wait")(
     publish.publish
 )
