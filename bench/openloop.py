@@ -23,6 +23,7 @@ from records import Shape, admitted_records, request_records
 from penstock.v1 import response_pb2
 
 GRACE_S = 30.0
+LEAD_IN_S = 1.0
 
 
 class Answers(threading.Thread):
@@ -80,7 +81,9 @@ def measure(
 ) -> dict[str, Any]:
     """One run."""
     run = uuid.uuid4().hex[:8]
-    count = max(1, round(rate * seconds))
+    # The first second is the client's: its connections, its producer id. It is not counted.
+    lead_in = round(rate * LEAD_IN_S)
+    count = lead_in + max(1, round(rate * seconds))
     make = admitted_records if topic == "admitted" else request_records
     made = list(make(run, count, Shape()))
     answers = Answers(bootstrap, f"{prefix}.responses", run)
@@ -124,6 +127,7 @@ def measure(
         "latencies_ms": [
             round(1000 * (at - started - number / rate), 3)
             for number, at in sorted(answers.at.items())
+            if number >= lead_in
         ],
         "latest_send_ms": 1000 * late,
         "client_cpu_share": cpu / elapsed,

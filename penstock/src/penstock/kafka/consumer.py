@@ -32,6 +32,7 @@ log = logger(__name__)
 
 POLL_S = 0.2
 FULL_POLL_S = 0.02  # while a partition holds enough: it may want more in a moment
+POLL_INTERVAL_S = 0.006  # between polls at least
 POLL_RECORDS = 500
 REJOIN_S = (0.2, 10.0)  # first and longest wait before joining again
 HEALTHY_S = 30.0
@@ -129,6 +130,7 @@ class TransactionalConsumer:
         self._left: dict[Partition, tuple[Position, ...]] = {}
         self._resumes: dict[int | None, int] = {}
         self._failure: LogError | None = None
+        self._polled_s = 0.0
         self._changing = asyncio.Lock()  # one rebalance at a time, the closing of a session too
 
     @property
@@ -205,7 +207,10 @@ class TransactionalConsumer:
         bounds = self._bounds()
         wanted = [p for p, worker in self._workers.items() if worker.takes(*bounds)]
         wait_s = POLL_S if len(wanted) == len(self._workers) else FULL_POLL_S
+        # Records that come one by one would be fetched one by one, at more cost than their work.
+        await asyncio.sleep(self._polled_s + POLL_INTERVAL_S - time.monotonic())
         delivered = await membership.poll(wait_s, POLL_RECORDS, wanted)
+        self._polled_s = time.monotonic()
         for partition, batch in delivered.items():
             worker = self._workers.get(partition)
             if worker is not None:  # else lost since: its owner reads the records again
