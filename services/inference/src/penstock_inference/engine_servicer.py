@@ -24,6 +24,7 @@ from penstock_inference.generation import (
     Engine,
     Generation,
 )
+from penstock_inference.pace import WRITE_INTERVAL_S, Pace
 from penstock_inference.wire import generation_of, write_result
 
 __all__ = ["READY", "EngineServicer"]
@@ -238,6 +239,7 @@ class _Stream:
         # Messages are filled in place: to build events apart would copy each of them twice.
         self._outbox: deque[engine_service_pb2.WorkResponse] = deque()
         self._filled = asyncio.Event()
+        self._pace = Pace(WRITE_INTERVAL_S)
         self._ended = False
 
     def add(self, work: _Work) -> engine_service_pb2.WorkEvent:
@@ -272,6 +274,8 @@ class _Stream:
     async def next_response(self) -> engine_service_pb2.WorkResponse | None:
         """What has happened, at least one event; None when the stream ended."""
         await self._filled.wait()
+        if len(self._outbox) == 1:
+            await self._pace.turn()
         response = self._outbox.popleft() if self._outbox else None
         if not self._outbox and not self._ended:
             self._filled.clear()

@@ -17,6 +17,7 @@ from penstock_inference import metrics
 from penstock_inference.directory import Announcement, DirectoryClient
 from penstock_inference.engine_servicer import READY
 from penstock_inference.job import Lane
+from penstock_inference.pace import WRITE_INTERVAL_S, Pace
 
 __all__ = ["MAX_MESSAGE_BYTES", "EnginePool", "Listener", "Work"]
 
@@ -255,8 +256,11 @@ class _EngineStream:
 
     async def _messages(self) -> AsyncIterator[engine_service_pb2.WorkRequest]:
         # grpc.aio allows one write at a time: what waits meanwhile goes together.
+        pace = Pace(WRITE_INTERVAL_S)
         while True:
             await self._filled.wait()
+            if len(self._outbox) < ITEMS_PER_MESSAGE:
+                await pace.turn()
             waiting = self._outbox[:ITEMS_PER_MESSAGE]
             del self._outbox[:ITEMS_PER_MESSAGE]
             if not self._outbox:
