@@ -71,8 +71,8 @@ test-chaos: setup ## Kill, stop and cut parts of the stack under load, and check
 	@$(BIN)/python -m tests.chaos.run --seed $(SEED)
 
 .PHONY: test-chaos-long
-test-chaos-long: setup ## The same with 220 faults and 100,000 requests; writes bench/CHAOS.md
-	@$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults 220 --requests 101000 --out bench/CHAOS.md
+test-chaos-long: setup ## The same with 210 faults and 100,000 requests; writes bench/CHAOS.md
+	@$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults 210 --requests 101000 --rate 40 --out bench/CHAOS.md
 
 .PHONY: check
 check: check-python check-protos check-compose check-k8s ## Run every static check

@@ -20,6 +20,7 @@ RATES = (10, 50, 200)
 # Tokens come at a pace, as a model's do: otherwise a stream would be one burst.
 TOKEN_S = 0.005
 TOKENS = 16
+WARM_S = 40  # see `latency.WARM_RATE`
 
 
 def ttft(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def ttft(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     )
     found: dict[str, Any] = {}
     with Stack.ephemeral(WHOLE.services, env) as stack:
-        _run(stack, 50, 3)
+        _run(stack, 50, 5 if quick else WARM_S)
         for rate in RATES:
             found[str(rate)] = [_run(stack, rate, seconds) for _ in range(repeats)]
             first = found[str(rate)][-1]["first"]
