@@ -28,6 +28,8 @@ class CliSettings(BaseSettings):
     ingest_grpc_port: int = Field(9100, validation_alias="PENSTOCK_INGEST_GRPC_PORT")
     cost_host: str = Field("127.0.0.1", validation_alias="PENSTOCK_COST_HOST")
     cost_grpc_port: int = Field(9140, validation_alias="PENSTOCK_COST_GRPC_PORT")
+    drift_host: str = Field("127.0.0.1", validation_alias="PENSTOCK_DRIFT_HOST")
+    drift_grpc_port: int = Field(9130, validation_alias="PENSTOCK_DRIFT_GRPC_PORT")
     prices: Path = Field(Path("compose/prices.json"), validation_alias="PENSTOCK_COST_PRICES")
     work_partitions: int = Field(4, ge=1, validation_alias="PENSTOCK_CLI_WORK_PARTITIONS")
     reply_partitions: int = Field(1, ge=1, validation_alias="PENSTOCK_CLI_REPLY_PARTITIONS")
@@ -55,6 +57,11 @@ class CliSettings(BaseSettings):
     def cost_address(self) -> str:
         """Where the ledger's gRPC door listens."""
         return f"{self.cost_host}:{self.cost_grpc_port}"
+
+    @property
+    def drift_address(self) -> str:
+        """Where drift's gRPC door listens."""
+        return f"{self.drift_host}:{self.drift_grpc_port}"
 
     def topic(self, name: str) -> str:
         """A topic's full name."""
