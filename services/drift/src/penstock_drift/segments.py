@@ -1,0 +1,52 @@
+"""Which keys a response counts for: all traffic of its variant, and segments by label. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from penstock_drift.signals.facts import Answer
+from penstock_drift.values import ALL, Key
+
+__all__ = ["OTHER", "Segments"]
+
+# The segment of the values that are not watched on their own.
+OTHER = "other"
+MAX_CHARS = 64
+# A value that is unseen for so long makes room for another.
+UNSEEN_MS = 3_600_000
+
+
+class Segments:
+    """Knows which values of a label are watched.
+
+    The first ones that come are, as many as the policy says, per label and model. Each worker
+    finds out by itself; values that come often come first everywhere.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], dict[str, int]] = {}
+
+    def keys(self, answer: Answer, watched: Mapping[str, int], now_ms: int) -> Iterator[Key]:
+        """The keys that an answer counts for, all traffic first.
+
+        Args:
+            answer: Whose labels count.
+            watched: By label, how many of its values have a segment of their own.
+            now_ms: Its event time.
+        """
+        yield Key(answer.model, answer.variant, ALL)
+        for label, most in watched.items():
+            value = answer.labels.get(label)
+            if value:
+                kept = self._kept(answer.model, label, value[:MAX_CHARS], most, now_ms)
+                yield Key(answer.model, answer.variant, f"{label}={kept}")
+
+    def _kept(self, model: str, label: str, value: str, most: int, now_ms: int) -> str:
+        seen = self._seen.setdefault((model, label), {})
+        if value not in seen and len(seen) >= most:
+            oldest = min(seen, key=seen.__getitem__)
+            if seen[oldest] > now_ms - UNSEEN_MS:
+                return OTHER
+            del seen[oldest]
+        seen[value] = max(now_ms, seen.get(value, 0))
+        return value
