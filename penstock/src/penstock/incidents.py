@@ -162,14 +162,14 @@ class AlertBook:
         return self._incidents.get(incident_id)
 
     def find(self, beginning: str) -> list[Incident]:
-        """The incident of that id, or those whose id, or its last part, begins so."""
+        """The incident of that id, or those whose id begins so, with or without its prefix."""
         exact = self._incidents.get(beginning)
         if exact is not None:
             return [exact]
         return [
             incident
             for name, incident in self._incidents.items()
-            if beginning and beginning in (name[: len(beginning)], _last(name)[: len(beginning)])
+            if beginning and any(part.startswith(beginning) for part in _beginnings(name))
         ]
 
     def silences(self, now: dt.datetime) -> list[alert_pb2.Silence]:
@@ -250,8 +250,9 @@ def _from(silence: alert_pb2.Silence) -> dt.datetime:
     return begins
 
 
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
+def _beginnings(name: str) -> tuple[str, ...]:
+    # `drift-3f9c...` is called 3f9c by whoever types it.
+    return name, name.rpartition("/")[2], name.rpartition("-")[2]
 
 
 def _verdict(incident: Incident) -> bool | None:

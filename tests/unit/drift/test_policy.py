@@ -45,7 +45,14 @@ def test_the_first_rule_of_the_default_says_what_the_defaults_are() -> None:
 
 @pytest.mark.parametrize("document", ["", "# only a comment\n", "{}"])
 def test_an_empty_document_is_the_default(document: str) -> None:
-    assert parse_policy(document) == Policy()
+    assert parse_policy(document) == parse_policy(default_document())
+
+
+def test_what_a_document_leaves_out_is_as_in_the_default() -> None:
+    policy = parse_policy("tick_s: 5")
+    assert policy.for_signal("pii").severity is Severity.PAGE
+    assert policy.segments == {"task": 12}
+    assert parse_policy("signals: {}\nsegments: {}") == Policy()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def test_the_worst_and_newest_come_first_and_the_resolved_last():
         ("drift/a1", ["drift/a1"]),
         ("drift/a", ["drift/a1", "drift/a12"]),
         ("a12", ["drift/a12"]),
+        ("3f", ["drift-3f9c"]),
+        ("drift-3f", ["drift-3f9c"]),
         ("drift/a12", ["drift/a12"]),
         ("x", []),
         ("", []),
@@ -104,6 +106,7 @@ def test_an_incident_is_found_by_the_beginning_of_its_id(asked, found):
     book = AlertBook()
     book.take_alert(alert("drift/a1"))
     book.take_alert(alert("drift/a12"))
+    book.take_alert(alert("drift-3f9c"))
     assert [incident.id for incident in book.find(asked)] == found
 
 

@@ -332,7 +332,7 @@ class Policy(_Strict):
 
 @functools.lru_cache(maxsize=8)
 def parse_policy(document: str) -> Policy:
-    """The policy of a document; empty is the default.
+    """The policy of a document; a field that it leaves out is as in the default document.
 
     Raises:
         PolicyError: It is none; every error on a line of its own.
@@ -349,7 +349,7 @@ def parse_policy(document: str) -> Policy:
     if not isinstance(found, dict):
         raise PolicyError("no policy: write `field: value` lines, as default_policy.yaml does")
     try:
-        return Policy.model_validate(found)
+        return Policy.model_validate(yaml.safe_load(default_document()) | found)
     except ValidationError as error:
         raise PolicyError("\n".join(_lines(error))) from None
 

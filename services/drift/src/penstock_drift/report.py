@@ -176,13 +176,15 @@ def _evidence(
     named = f"{escape(evidence.signal)} <small>{escape(where)}</small>"
     suffix = f" {escape(unit)}" if unit else ""
     before, after, effect = evidence.before, evidence.after, evidence.effect
-    rows = (
+    rows: tuple[tuple[str, str, str], ...] = (
         ("before", _bounds(before) + suffix, f"{evidence.observations_before} values"),
         ("after", _bounds(after) + suffix, f"{evidence.observations_after} values since"),
         ("effect", _bounds(effect, "+"), "deviations of the baseline; of a rate, its own unit"),
         ("evidence", f"e^{evidence.log_evidence:.1f}", "average of the e-detectors"),
-        ("routes", f"{evidence.route_version_before} to {evidence.route_version_after}", "version"),
     )
+    if evidence.route_version_after:
+        routes = f"{evidence.route_version_before} to {evidence.route_version_after}"
+        rows = (*rows, ("routes", routes, "version"))
     table = "".join(
         f"<tr><th>{name}</th><td>{value}</td><td class='note'>{escape(note)}</td></tr>"
         for name, value, note in rows
