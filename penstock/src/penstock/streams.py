@@ -17,7 +17,8 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from penstock.records import Partition, Record
 from penstock.settings import Settings
 from penstock.telemetry import logger
 
-__all__ = ["consume", "main", "make_app", "run"]
+__all__ = ["consume", "main", "make_app", "on_assignment", "read_to", "run"]
 
 log = logger(__name__)
 
@@ -117,7 +118,13 @@ def make_app(group: str, settings: Settings) -> Any:
 
 
 def consume(
-    app: Any, topic: str, handle: Handle, *, dead_letters: DeadLetters, max_batch: int = 500
+    app: Any,
+    topic: str,
+    handle: Handle,
+    *,
+    dead_letters: DeadLetters,
+    max_batch: int = 500,
+    kept_to: Callable[[], Mapping[Partition, int]] | None = None,
 ) -> None:
     """Registers a handler for a topic: at least once, in order per partition, one batch at a time.
 
@@ -125,12 +132,16 @@ def consume(
     is acknowledged whole, when every record was handled or lies on the dlq. Where neither can be
     had the app crashes, nothing of the batch is committed, and `run` raises.
 
+    A handler whose effect is kept later says with `kept_to` how far it is: of what was handled only
+    records below these offsets are acknowledged, in order; the others once they are passed.
+
     Args:
         app: From `make_app`.
         topic: The topic's full name on the broker.
         handle: Handles a batch; idempotent.
         dead_letters: Where records go that it cannot handle.
         max_batch: Records in a batch at most.
+        kept_to: Asked after each batch; a partition that it does not name is not acknowledged.
     """
     guard = Guard(handle, dead_letters)
     source = app.topic(topic, key_type=bytes, value_type=bytes)
@@ -139,7 +150,7 @@ def consume(
     @app.agent(source, name=topic, concurrency=1)  # type: ignore[untyped-decorator]
     async def agent(stream: Any) -> None:
         events: asyncio.Queue[Any] = asyncio.Queue(max_batch)
-        worker = asyncio.create_task(_work(app, events, guard, max_batch))
+        worker = asyncio.create_task(_work(app, events, guard, max_batch, _Held(kept_to)))
         try:
             # Acknowledged by the worker: faust's own would count a cancelled event as handled.
             async for event in stream.noack().events():
@@ -150,7 +161,82 @@ def consume(
                 await worker
 
 
-async def _work(app: Any, events: asyncio.Queue[Any], guard: Guard, max_batch: int) -> None:
+def on_assignment(app: Any, changed: Callable[[Collection[Partition]], None]) -> None:
+    """Has a function called when the group's partitions were dealt anew, before any is read.
+
+    It is called with none when they are taken away, and with those that this member has then.
+
+    Args:
+        app: From `make_app`.
+        changed: Called in the app's loop; must not block.
+    """
+
+    async def revoked(_: Any, revoked: Any, **__: Any) -> None:
+        changed(())
+
+    async def assigned(_: Any, assigned: Any, **__: Any) -> None:
+        changed([Partition(tp.topic, tp.partition) for tp in assigned])
+
+    app.on_partitions_revoked.connect(revoked)
+    app.on_partitions_assigned.connect(assigned)
+
+
+def read_to(app: Any, topic: str) -> dict[int, int]:
+    """By partition that this member has, the next offset that the client will look at.
+
+    Markers and aborted records before it count as read. Partitions without a position are absent.
+
+    Args:
+        app: From `make_app`.
+        topic: The topic's full name on the broker.
+    """
+    client = getattr(getattr(app.consumer, "_thread", None), "_consumer", None)
+    if client is None or client._subscription.subscription is None:
+        return {}
+    # Plain attributes of another thread's client, read for a watchdog: stale at worst.
+    assignment = client._subscription.subscription.assignment
+    found = {}
+    for tp in assignment.tps if assignment is not None else ():
+        state = assignment.state_value(tp)
+        if tp.topic == topic and state is not None and state.has_valid_position:
+            found[tp.partition] = int(state.position)
+    return found
+
+
+class _Held:
+    """Events that were handled and are not acknowledged yet.
+
+    Args:
+        kept_to: See `consume`.
+    """
+
+    def __init__(self, kept_to: Callable[[], Mapping[Partition, int]] | None) -> None:
+        self._kept_to = kept_to
+        self._generation: int | None = None
+        self._events: dict[Partition, deque[Any]] = defaultdict(deque)
+
+    def handled(self, events: list[Any], generation: int) -> None:
+        """Takes handled events in their order, and acknowledges what is kept."""
+        if generation != self._generation:
+            # What an earlier generation left is delivered again.
+            self._generation = generation
+            self._events.clear()
+        if self._kept_to is None:
+            # In order: an acknowledgement commits past earlier events that have none.
+            for event in events:
+                event.ack()
+            return
+        for event in events:
+            self._events[Partition(event.message.topic, event.message.partition)].append(event)
+        kept = self._kept_to()
+        for partition, held in self._events.items():
+            while held and held[0].message.offset < kept.get(partition, 0):
+                held.popleft().ack()
+
+
+async def _work(
+    app: Any, events: asyncio.Queue[Any], guard: Guard, max_batch: int, held: _Held
+) -> None:
     async for batch in _batches(events, max_batch):
         # What an earlier generation of the group delivered is delivered again.
         current = [e for e in batch if e.message.generation_id == app.consumer_generation_id]
@@ -161,9 +247,7 @@ async def _work(app: Any, events: asyncio.Queue[Any], guard: Guard, max_batch: i
         except Exception as error:  # noqa: BLE001 - raised again by `run`
             await app.crash(error)
             return
-        # In order: an acknowledgement commits past earlier events that have none.
-        for event in current:
-            event.ack()
+        held.handled(current, current[0].message.generation_id)
 
 
 async def _batches(events: asyncio.Queue[Any], max_batch: int) -> AsyncIterator[list[Any]]:

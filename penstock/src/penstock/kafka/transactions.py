@@ -30,12 +30,21 @@ class TransactionalPublisher:
         bootstrap: Kafka's bootstrap servers.
         client_id: Names the client in the broker's logs.
         transactional_id: The name that one writer at a time has.
+        transaction_ms: How long a transaction may take; the broker aborts it then.
     """
 
-    def __init__(self, bootstrap: str, client_id: str, transactional_id: str) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        client_id: str,
+        transactional_id: str,
+        *,
+        transaction_ms: int = TRANSACTION_MS,
+    ) -> None:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._id = transactional_id
+        self._transaction_ms = transaction_ms
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -48,7 +57,7 @@ class TransactionalPublisher:
             bootstrap_servers=self._bootstrap,
             client_id=self._client_id,
             transactional_id=self._id,
-            transaction_timeout_ms=TRANSACTION_MS,
+            transaction_timeout_ms=self._transaction_ms,
             acks="all",
             max_request_size=MAX_RECORD_BYTES,
         )
