@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -15,12 +17,34 @@ class DriftSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_DRIFT_")
 
-    host: str = Field("127.0.0.1", description="Address that metrics bind.")
+    host: str = Field("127.0.0.1", description="Address that metrics and the gRPC door bind.")
     metrics_port: int = Field(9131, ge=0, description="Port of /metrics; 0 serves none.")
-    adwin_delta: float = Field(
-        0.002, gt=0, lt=1, description="ADWIN's confidence: smaller fires later and errs less."
+    grpc_port: int = Field(9130, ge=0, description="Port of the gRPC door; 0 takes a free one.")
+    alertmanager_url: str = Field(
+        "",
+        description="Alertmanagers to be told of incidents, separated by commas; empty for none.",
     )
-    max_keys: int = Field(
-        1000, ge=1, description="Detectors, one per model, variant and signal; more are refused."
+    alertmanager_repeat_s: float = Field(
+        60, gt=0, description="How often Alertmanager is told again what is open."
     )
-    max_batch: int = Field(200, ge=1, description="Responses that are looked at together at most.")
+    max_batch: int = Field(2000, ge=1, description="Records that are folded together at most.")
+    save_s: float = Field(
+        10, gt=0, description="How often detectors' state is written while there is traffic."
+    )
+    request_ttl_s: float = Field(
+        300,
+        gt=0,
+        description="How long before its response a request may lie in `admitted` to be joined.",
+    )
+    feedback_ttl_s: float = Field(
+        3600, gt=0, description="How long after a response its feedback still counts."
+    )
+    join_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Memory for what a join remembers, per partition; the oldest go first.",
+    )
+    prices: Path = Field(
+        Path("compose/prices.json"),
+        description="The price table, JSON, for the signal `cost`; without it costs are not drawn.",
+    )
