@@ -180,6 +180,16 @@ class Facts:
         return _WORD.findall(self.text.casefold()) if self.text else []
 
     @cached_property
+    def word_set(self) -> frozenset[str]:
+        """The answer's distinct words."""
+        return frozenset(self.words)
+
+    @cached_property
+    def prompt_word_set(self) -> frozenset[str]:
+        """The question's distinct words."""
+        return frozenset(self.prompt_words)
+
+    @cached_property
     def prompt_words(self) -> list[str]:
         """The question's words, without regard to case."""
         return _WORD.findall(self.prompt.casefold()) if self.prompt else []

@@ -12,7 +12,7 @@ __all__ = ["SIGNALS"]
 
 def refusal(facts: Facts) -> float | None:
     """Whether the answer begins by declining."""
-    return float(pack("refusal").found_in(facts.text)) if facts.text else None
+    return float(pack("refusal").found_in(facts.text, facts.word_set)) if facts.text else None
 
 
 SIGNALS = (

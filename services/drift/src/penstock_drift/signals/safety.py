@@ -22,13 +22,15 @@ _PHONE = re.compile(
     r"|(?<![\w.-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?![\w-])"
 )
 _CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_IBAN = re.compile(r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
 _SECRET = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9_-]{20,}"
     r"|xox[abp]-[A-Za-z0-9-]{10,})|-----BEGIN (?:\w+ )?PRIVATE KEY-----"
 )
-_DIGITS = re.compile(r"\d{2}")
+# What every number has that is looked for; it spares texts without one the search.
+_DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
+_SECRETS = ("AKIA", "gh", "sk-", "xox", "-----BEGIN")
 
 
 def has_personal_data(text: str) -> bool:
@@ -38,7 +40,9 @@ def has_personal_data(text: str) -> bool:
     """
     if "@" in text and _EMAIL.search(text):
         return True
-    if _SECRET.search(text):
+    if any(mark in text for mark in _SECRETS) and _SECRET.search(text):
+        return True
+    if any(_mod_97(match.group()) for match in _IBAN.finditer(text)):
         return True
     if not _DIGITS.search(text):
         return False
@@ -46,7 +50,6 @@ def has_personal_data(text: str) -> bool:
         _PHONE.search(text)
         or _SSN.search(text)
         or any(_luhn(match.group()) for match in _CARD.finditer(text))
-        or any(_mod_97(match.group()) for match in _IBAN.finditer(text))
     )
 
 
@@ -79,23 +82,26 @@ def pii_prompt(facts: Facts) -> float | None:
 
 def toxicity(facts: Facts) -> float | None:
     """Whether the answer holds abuse."""
-    return float(pack("toxic").found_in(facts.text)) if facts.text else None
+    return float(pack("toxic").found_in(facts.text, facts.word_set)) if facts.text else None
 
 
 def toxicity_prompt(facts: Facts) -> float | None:
     """Whether the question does."""
-    return float(pack("toxic").found_in(facts.prompt)) if facts.prompt else None
+    return (
+        float(pack("toxic").found_in(facts.prompt, facts.prompt_word_set)) if facts.prompt else None
+    )
 
 
 def injection(facts: Facts) -> float | None:
     """How much the question, or a passage, looks like an attempt to redirect the model."""
     if facts.question is None or facts.prompt is None:
         return None
-    score, left = pack("injection").score(facts.prompt), MAX_TEXT
+    score, left = pack("injection").score(facts.prompt, facts.prompt_word_set), MAX_TEXT
     for passage in facts.question.passages:
         if left <= 0:
             break
-        score = max(score, pack("injection").score(passage.text[:left]))
+        text = passage.text[:left]
+        score = max(score, pack("injection").score(text, facts.passage_words))
         left -= len(passage.text)
     return score
 
