@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from click.testing import Result
@@ -31,19 +32,20 @@ class Place:
     def topic(self, name: str) -> str:
         return f"{self.prefix}.{name}"
 
-    async def command(self, *arguments: str) -> Result:
+    async def command(self, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
         env = {
             "PENSTOCK_KAFKA_BOOTSTRAP": self.bootstrap,
             "PENSTOCK_TOPIC_PREFIX": self.prefix,
             "PENSTOCK_COST_GRPC_PORT": "1",
             "COLUMNS": "200",
+            **(env or {}),
         }
         result = await asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=env)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.output
         return result
 
-    async def done(self, *arguments: str) -> str:
-        result = await self.command(*arguments)
+    async def done(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+        result = await self.command(*arguments, env=env)
         assert result.exit_code == 0, result.output
         return str(result.stdout)
 
