@@ -18,9 +18,9 @@ app = typer.Typer(
 app.add_typer(policy_commands.app, name="policy")
 app.command(epilog="Example:  penstock drift signals --model triage --signal refusal")(signals)
 app.command(epilog="Example:  penstock drift report 3f9c --out incident.html")(report)
-app.command(
-    epilog="Example:  penstock drift replay --from 2026-01-02 --to 2026-01-03 --compare"
-)(replay)
+app.command(epilog="Example:  penstock drift replay --from 2026-01-02 --to 2026-01-03 --compare")(
+    replay
+)
 app.command(
     epilog="Example:  penstock drift calibrate --signal latency --from-topic --model triage "
     "--variant triage-base"
