@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from penstock_drift.evidence import Entry
-from penstock_drift.values import ALL, Kind
+from penstock_drift.policy import SELF_TEST_MODEL
+from penstock_drift.values import Kind
 
 __all__ = ["NEAR_MS", "TRAFFIC_MIX", "Cause", "likely_causes", "near"]
 
-# Of category signals over all traffic whose categories are segments; see `traffic_shares`.
+# The signal of the labels that requests have.
 TRAFFIC_MIX = "traffic_mix"
 # Onsets are estimates: what began within a minute of each other may be one thing.
 NEAR_MS = 60_000
@@ -40,7 +41,12 @@ def likely_causes(
         mix_share: Of the lead's effect, what the change of the traffic's mix makes.
     """
     key, kind = lead.key, lead.evidence.kind
-    at_once = [other for other in others if other != lead and near(lead, other)]
+    at_once = [
+        other
+        for other in others
+        # What the self-test makes up causes nothing.
+        if other != lead and other.key.model != SELF_TEST_MODEL and near(lead, other)
+    ]
     own = [other for other in at_once if other.key[:2] == key[:2]]
     elsewhere = sorted({other.key[:2] for other in at_once} - {key[:2]})
     found: list[Cause] = []
@@ -77,7 +83,7 @@ def _route_change(lead: Entry, elsewhere: Sequence[object]) -> list[Cause]:
 def _traffic_mix(own: Sequence[Entry], mix_share: float) -> list[Cause]:
     if mix_share >= 0.5:
         return [Cause("traffic_mix", f"segments' shares of the traffic make {mix_share:.0%} of it")]
-    mixed = [each for each in own if each.evidence.signal.startswith(TRAFFIC_MIX)]
+    mixed = [each for each in own if each.evidence.signal == TRAFFIC_MIX]
     if mixed:
         return [Cause("traffic_mix", "the segments' shares of the traffic changed with it")]
     return []
@@ -95,10 +101,6 @@ def _upstream(kind: Kind, own: Sequence[Entry], elsewhere: Sequence[object]) -> 
 
 def _input(own: Sequence[Entry]) -> list[Cause]:
     asked = sorted(
-        {
-            each.evidence.signal
-            for each in own
-            if each.evidence.kind is Kind.INPUT and each.key.segment in (ALL, each.key.segment)
-        }
+        {e.evidence.signal for e in own if e.evidence.kind is Kind.INPUT} - {TRAFFIC_MIX}
     )
     return [Cause("input", f"what is asked changed with it: {', '.join(asked)}")] if asked else []
