@@ -198,6 +198,17 @@ async def test_signals_stand_as_saved_and_as_found(world: World, stub: DriftStub
     assert status.state == drift_pb2.DRIFT_STATE_ARMED
 
 
+def test_states_are_bounded_by_their_bytes_and_the_oldest_news_goes_first() -> None:
+    view = SignalView(max_bytes=100)
+    for name in (b"a", b"b", b"c", b"a", b"d"):
+        view.on_state(record(Outgoing("p.drift_state", name, b"x" * 30)))
+    assert [key for _, key in view.states] == [b"c", b"a", b"d"]
+    view.on_state(record(Outgoing("p.drift_state", b"big", b"x" * 101)))
+    assert view.states == {}
+    view.on_state(record(Outgoing("p.drift_state", b"e", b"x" * 100)))
+    assert len(view.states) == 1
+
+
 async def test_a_key_that_was_dropped_is_not_told(world: World, stub: DriftStub) -> None:
     world.save("triage", 0, 0.0)
     world.save("triage", 1, 0.0)

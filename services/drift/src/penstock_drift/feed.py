@@ -21,6 +21,7 @@ __all__ = ["Changes", "IncidentFeed", "SignalView"]
 
 log = logger(__name__)
 
+MAX_STATE_BYTES = 256 * 1024 * 1024
 # A finding and what follows it; anything else leaves the signal where its baseline says.
 _STANDING = (drift_pb2.DRIFT_STATE_DRIFT, drift_pb2.DRIFT_STATE_COOLDOWN)
 
@@ -89,15 +90,21 @@ class IncidentFeed:
 class SignalView:
     """Where keys stand: the newest saved state of each, undecoded, and findings that stand.
 
-    States are large and asked for seldom: they are decoded when somebody asks.
+    States are large and asked for seldom: they are decoded when somebody asks. They are bounded in
+    all: beyond it those that were longest without news are not told of.
+
+    Args:
+        max_bytes: Of the states together.
 
     Attributes:
         states: By partition and key of `drift_state`: the newest value.
         findings: By model, variant, segment and signal: the state that its last event told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_STATE_BYTES) -> None:
         self.states: dict[tuple[int, bytes], bytes] = {}
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self.findings: dict[tuple[str, str, str, str], int] = {}
 
     def on_state(self, record: Record) -> None:
@@ -105,10 +112,15 @@ class SignalView:
         if record.key is None:
             return
         place = (record.partition.number, record.key)
-        if record.value is None:
-            self.states.pop(place, None)
-        else:
+        self._drop(place)
+        if record.value is not None:
             self.states[place] = record.value
+            self._bytes += len(record.value)
+            while self._bytes > self._max_bytes:
+                self._drop(next(iter(self.states)))
+
+    def _drop(self, place: tuple[int, bytes]) -> None:
+        self._bytes -= len(self.states.pop(place, b""))
 
     def on_event(self, record: Record) -> None:
         """Takes a record of `drift`; what is none is passed over."""

@@ -13,10 +13,9 @@ from penstock.incidents import Incident
 from penstock.rpc.errors import NotFound
 from penstock.v1 import alert_pb2, drift_service_pb2, drift_service_pb2_grpc
 from penstock_drift.feed import IncidentFeed, SignalView
+from penstock_drift.statuses import MAX_STATUSES
 
 __all__ = ["DriftServicer", "Statuses"]
-
-MAX_STATUSES = 20_000
 
 
 class Statuses(Protocol):
@@ -92,8 +91,8 @@ class DriftServicer(drift_service_pb2_grpc.DriftServicer):
         found = await asyncio.to_thread(self._statuses, states, findings, request)
         if len(found) > MAX_STATUSES:
             raise InvalidRequest(
-                f"{len(found)} signals are too many for one answer: name a model, a variant, a "
-                "segment or a signal",
+                f"more than {MAX_STATUSES} signals are too many for one answer: name a model, a "
+                "variant, a segment or a signal",
                 field="model",
             )
         return drift_service_pb2.GetSignalsResponse(signals=found)

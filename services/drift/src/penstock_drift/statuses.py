@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from penstock.v1 import drift_pb2, drift_service_pb2
 from penstock_drift.bank import CatalogueBank
@@ -12,7 +13,9 @@ from penstock_drift.signals.declared import Declaration
 from penstock_drift.snapshots import PROGRESS_KEY, key_state
 from penstock_drift.values import Key
 
-__all__ = ["SavedStatuses"]
+__all__ = ["MAX_STATUSES", "SavedStatuses"]
+
+MAX_STATUSES = 20_000
 
 
 class SavedStatuses:
@@ -33,17 +36,22 @@ class SavedStatuses:
         findings: Mapping[tuple[str, str, str, str], int],
         wanted: drift_service_pb2.GetSignalsRequest,
     ) -> Sequence[drift_service_pb2.SignalStatus]:
-        """Those wanted, by key and signal; a state of another form is passed over."""
+        """Those wanted, by key and signal; a state of another form is passed over.
+
+        At most one more than an answer may hold: nothing is decoded for a refusal.
+        """
         # Of its own: the fold's must not be used from another thread.
         bank, policy = CatalogueBank(self._catalogue), self._policy()
-        found = [
+        found = (
             status
             for (_, name), value in states.items()
             if name != PROGRESS_KEY and _may_be(name, wanted)
             for status in self._of_key(value, bank, policy, findings)
             if _is(status, wanted)
-        ]
-        return sorted(found, key=lambda s: (s.model, s.variant, s.segment, s.signal))
+        )
+        return sorted(
+            islice(found, MAX_STATUSES + 1), key=lambda s: (s.model, s.variant, s.segment, s.signal)
+        )
 
     def _of_key(
         self,
