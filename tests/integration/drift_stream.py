@@ -189,7 +189,8 @@ async def sequential(
     for record in await place.read("signals"):
         item = from_record(record)
         assert item is not None
-        if isinstance(item, Observation):
+        # A self-test may have begun before the policy that wants none was read.
+        if isinstance(item, Observation) and item.key.model == "triage":
             observations.append(item)
         replay.take(record.partition.number, record.offset, item)
     return [event_to_wire(event) for event in replay.events], observations

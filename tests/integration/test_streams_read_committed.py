@@ -20,7 +20,7 @@ from penstock.kafka.guard import DeadLetters, Handle
 from penstock.kafka.halts import HaltAlerts
 from penstock.kafka.ports import LogError
 from penstock.kafka.publisher import KafkaPublisher
-from penstock.records import Outgoing, Record
+from penstock.records import Outgoing, Partition, Record
 from penstock.settings import Settings
 from penstock.streams import consume, make_app, run
 from penstock.v1 import control_pb2
@@ -40,7 +40,7 @@ class Place:
 
     @asynccontextmanager
     async def running(
-        self, handle: Handle, publisher: Any = None
+        self, handle: Handle, publisher: Any = None, **more: Any
     ) -> AsyncIterator[asyncio.Task[None]]:
         own = KafkaPublisher(self.bootstrap, "test")
         await own.start()
@@ -48,7 +48,7 @@ class Place:
         alerts = HaltAlerts("test", self.group, self.alerts)
         gate = ResumeGate(self.bootstrap, own, alerts, self.control)
         letters = DeadLetters(publisher or own, self.dlq, "test", self.group, gate)
-        consume(app, self.topic, handle, dead_letters=letters, max_batch=20)
+        consume(app, self.topic, handle, dead_letters=letters, max_batch=20, **more)
         task = asyncio.create_task(run(app))
         try:
             yield task
@@ -215,6 +215,31 @@ async def test_a_batch_under_way_at_the_stop_is_delivered_again(place: Place) ->
     async with place.running(keep):
         await until(lambda: len(seen) >= 3)
     assert seen == [b"1", b"2", b"3"]
+
+
+async def test_what_is_not_kept_yet_is_not_acknowledged(place: Place) -> None:
+    await write(place, [b"%d" % n for n in range(40)])
+    seen: list[Record] = []
+    kept: dict[Partition, int] = {}
+
+    async def handle(records: Sequence[Record]) -> None:
+        seen.extend(records)
+
+    first = Partition(place.topic, 0)
+    async with place.running(handle, kept_to=lambda: kept):
+        await until(lambda: len(seen) >= 40)
+        kept[first] = 7
+        await write(place, [b"more"] * 2)
+        await until(lambda: len(seen) >= 42)
+        await place.committed_to(7)
+    again: list[Record] = []
+
+    async def handle_again(records: Sequence[Record]) -> None:
+        again.extend(records)
+
+    async with place.running(handle_again):
+        await until(lambda: sum(r.partition == first for r in again) >= 15)
+    assert min(r.offset for r in again if r.partition == first) == 7
 
 
 async def test_a_second_worker_takes_over_and_nothing_is_lost(place: Place) -> None:

@@ -94,10 +94,10 @@ class FoldAgent:
         tenure: Tenure[PartitionFold],
         records: Sequence[tuple[int, Observation | Tick | PolicyChange | None]],
     ) -> None:
-        fold, told = tenure.state, []
-        for offset, item in records:
-            if item is not None:
-                told += fold.apply(item, offset)
+        fold = tenure.state
+        # A tick of much traffic takes seconds: consumers in the loop must go on saying that they
+        # live. Nothing else touches the fold meanwhile.
+        told = await asyncio.to_thread(_applied, fold, records)
         if told:
             await self._publisher.publish([evidence_record(each, self._topic) for each in told])
         metrics.show(tenure.partition.number, fold)
@@ -108,14 +108,9 @@ class FoldAgent:
         due_s, count = self._due.get(tenure.partition, (now_s + self._save_s, 0))
         count += records
         if count >= self._save_records or now_s >= due_s:
-            snapshot = tenure.state.snapshot()
-            state: StateRecords = []
-            for record in fold_records(snapshot):
-                state.append(record)
-                # Encoding them all takes long: whatever else runs in the loop has its turn.
-                await asyncio.sleep(0)
             with metrics.SAVE_SECONDS.time():
-                await tenure.keep(state, snapshot.resume_offset)
+                state, resume_offset = await asyncio.to_thread(_state_of, tenure.state)
+                await tenure.keep(state, resume_offset)
             took_s = self._timer() - now_s
             due_s, count = self._timer() + max(self._save_s, SAVE_SHARE * took_s), 0
         self._due[tenure.partition] = due_s, count
@@ -125,6 +120,21 @@ class FoldAgent:
         progress, keys = fold_state(await store.take())
         partitions = await self._partitions()
         return PartitionFold(number, partitions, self._bank, progress, keys), store
+
+
+def _applied(
+    fold: PartitionFold, records: Sequence[tuple[int, Observation | Tick | PolicyChange | None]]
+) -> list[TickEvidence]:
+    told = []
+    for offset, item in records:
+        if item is not None:
+            told += fold.apply(item, offset)
+    return told
+
+
+def _state_of(fold: PartitionFold) -> tuple[StateRecords, int]:
+    snapshot = fold.snapshot()
+    return list(fold_records(snapshot)), snapshot.resume_offset
 
 
 def evidence_record(told: TickEvidence, topic: str) -> Outgoing:

@@ -179,7 +179,7 @@ def test_every_signal_is_declared_whole_and_once() -> None:
         assert signal.meaning.endswith(".")
         assert (signal.kind is Kind.QUALITY) is (signal.origin is Origin.FEEDBACK)
         assert bool(signal.size) is (signal.type in (SignalType.COUNTS, SignalType.VECTOR))
-    assert len(CATALOGUE) == 45
+    assert len(CATALOGUE) == 46
 
 
 class Constant:

@@ -14,6 +14,7 @@ from penstock_drift.signals import (
     language,
     lengths,
     log_probabilities,
+    mix,
     refusal,
     repetition,
     safety,
@@ -49,6 +50,7 @@ def make_catalogue(embedder: Embedder) -> Catalogue:
         *safety.SIGNALS,
         *vocabulary.SIGNALS,
         *topic_signals(embedder),
+        *mix.SIGNALS,
         *grounding.SIGNALS,
         *feedback.SIGNALS,
     )
