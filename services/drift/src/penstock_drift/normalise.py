@@ -80,7 +80,8 @@ class Normaliser:
         self._scale = 0.0
         self._first_ms = 0
         # Sum and count by hour, then the means, in hundredths: enough, and short as JSON.
-        self._sums: list[list[float]] = [[0.0, 0] for _ in range(self._hours)]
+        self._sums = [0] * self._hours
+        self._counts = [0] * self._hours
         self._season: list[int] = []
         self._seasonal = 0
         self._square = 0.0
@@ -163,26 +164,27 @@ class Normaliser:
         self._pilot = []
 
     def _learn_season(self, scaled: float, time_ms: int) -> None:
-        sums = self._sums[time_ms // HOUR_MS % self._hours]
-        sums[0] += scaled
-        sums[1] += 1
+        hour = time_ms // HOUR_MS % self._hours
+        self._sums[hour] += round(100 * scaled)
+        self._counts[hour] += 1
         self._seasonal += 1
         self._square += scaled * scaled
         spans = max(1, self._periods - 1) * self._hours * HOUR_MS
         if self._seasonal * 2 < self._baseline or time_ms - self._first_ms < spans:
             return
-        mean = sum(total for total, _ in self._sums) / self._seasonal
-        between = sum(total * total / count for total, count in self._sums if count)
+        hours = [(total / 100, n) for total, n in zip(self._sums, self._counts, strict=True)]
+        mean = sum(total for total, _ in hours) / self._seasonal
+        between = sum(total * total / count for total, count in hours if count)
         between = between / self._seasonal - mean * mean
         within = max(1e-12, self._square / self._seasonal - mean * mean - between)
         # What hours differ by beyond chance; the mean of all weighs so many values in each.
         true = between - within * self._hours / self._seasonal
         prior = min(1e9, within / true) if true > 0 else 1e9
-        shrunk = [(total + prior * mean) / (count + prior) for total, count in self._sums]
+        shrunk = [(total + prior * mean) / (count + prior) for total, count in hours]
         self._season = [round(100 * hour) for hour in shrunk]
-        errors = [1 / math.sqrt(count + prior) for _, count in self._sums]
+        errors = [1 / math.sqrt(count + prior) for count in self._counts]
         self.allowance = ALLOWANCE * sum(errors) / len(errors)
-        self._sums = []
+        self._sums, self._counts = [], []
 
     def _at(self, time_ms: int) -> float:
         """The season's mean, between the middles of two hours in proportion."""
@@ -230,7 +232,7 @@ class Normaliser:
         if self._pilot:
             found["pilot"] = self._pilot
         if self._hours:
-            found["season"] = self._season or self._sums
+            found["season"] = [self._season, self._sums, self._counts]
             found["seasonal"] = [self._seasonal, self._square, self.allowance]
         if self.tuned:
             found["tuned"] = [self._mean, self._rho, self._divisor]
@@ -246,10 +248,7 @@ class Normaliser:
         self._pilot = list(state.get("pilot", ()))
         if self._hours:
             self._seasonal, self._square, self.allowance = state["seasonal"]
-            if state["season"] and isinstance(state["season"][0], int):
-                self._season, self._sums = list(state["season"]), []
-            else:
-                self._sums = [list(sums) for sums in state["season"]]
+            self._season, self._sums, self._counts = map(list, state["season"])
         if "tuned" in state:
             self.tuned = True
             self._mean, self._rho, self._divisor = state["tuned"]

@@ -19,8 +19,8 @@ RATIOS = (1.3, 2.0, 4.0)
 class Bernoulli:
     """Likelihood-ratio bets on a rate's rise and fall, against the baseline's bounds.
 
-    The baseline of n values with k events gives bounds `low` and `high` of its rate, at 95 % each
-    (`bounds.rate_bounds`). A bet on a rise to q has the factor
+    The baseline of n values with k events gives bounds `low` and `high` of its rate, at 95 %
+    together (`bounds.rate_bounds`). A bet on a rise to q has the factor
 
         L(1) = q / high,  L(0) = (1 - q) / (1 - high),    odds(q) = ratio * odds(high)
 

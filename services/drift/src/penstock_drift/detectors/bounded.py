@@ -21,7 +21,7 @@ LARGEST_LOSS = 0.9
 class Bounded:
     """Bets on the mean's rise and fall, against the baseline's bounds.
 
-    With `low` and `high` the baseline's bounds of the mean, at 95 % each (`bounds.upper_mean`),
+    With `low` and `high` the baseline's bounds of the mean, at 95 % together (`bounds.upper_mean`),
     the factors are
 
         1 + stake (x - high),   0 <= stake < 1 / high,      for a rise, and

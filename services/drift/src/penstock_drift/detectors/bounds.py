@@ -14,10 +14,12 @@ from scipy.special import betaincinv  # type: ignore[import-untyped]  # it has n
 
 __all__ = ["CONFIDENCE", "rate_bounds", "upper_mean"]
 
-# Of each bound, one-sided.
-CONFIDENCE = 0.95
-# What asymptotic bounds aim at, so that those of skewed values still have 95 %.
-AIM = 0.975
+# Of each bound, one-sided: a lower and an upper one hold together at 95 %. At 95 % each, twice as
+# many of 2,000 quiet rates came near the threshold that e-BH asks of them; the delay at the same
+# measured mean time to a false alarm does not differ.
+CONFIDENCE = 0.975
+# What asymptotic bounds aim at, so that those of skewed values still have as much.
+AIM = 0.9875
 
 
 def rate_bounds(events: float, trials: float, among: int = 1) -> tuple[float, float]:

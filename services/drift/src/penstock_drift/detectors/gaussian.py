@@ -29,7 +29,7 @@ class Gaussian:
 
     A bet has the factor f(z) / N with f(z) = exp(shift z) or exp(spread |z|), z clipped to
     `LIMIT`. For a standard Gaussian and N = E[f(z)] the former is the likelihood ratio of a shift,
-    exp(shift z - shift^2 / 2). Here N is the upper bound, at 95 %, of E[f(z)] from the baseline's
+    exp(shift z - shift^2 / 2). Here N is the upper bound, at 97.5 %, of E[f(z)] from the baseline's
     values (`bounds.upper_mean`), whatever their distribution: it holds the baseline's uncertainty
     of mean, of spread and of tails at once, and E[f / N] <= 1 on the event that the bound holds,
     for every sequence whose E[f(z)], given the past, does not exceed N. So nothing is assumed

@@ -29,7 +29,7 @@ class Multinomial:
 
     A value is a vector of shares in [0, 1]; the bets on category j look at its share alone, and
     have mean at most 1 as long as the mean share, given the past, stays between the baseline's
-    bounds: all upper ones together at 95 %, and all lower ones; exact where every value names one
+    bounds: all together at 95 %; exact where every value names one
     category. So the words of one text may depend on each other: a text is one value. An average
     of e-detectors is one (Vovk and Wang, "E-values: calibration, combination and applications",
     Annals of Statistics 2021, on arithmetic means).

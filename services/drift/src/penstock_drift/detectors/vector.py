@@ -26,8 +26,8 @@ class Point:
     """For each dimension the bets of `gaussian` on a shift either way, in equal parts.
 
     The first quarter of the baseline gives each dimension's centre and scale, which are no more
-    than units; the rest bounds the mean of each tilt, at 95 % for all upward ones together, and for
-    all downward ones.
+    than units; the rest bounds the mean of each tilt, at 95 % for all
+    of them together.
 
     Args:
         size: Dimensions of the values; the first `DIMENSIONS` are used.
