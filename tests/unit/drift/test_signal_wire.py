@@ -53,6 +53,18 @@ def test_a_vector_keeps_32_bits() -> None:
     assert found.values["v"] == tuple(struct.unpack("2f", struct.pack("2f", 0.1, 1e-3)))
 
 
+def test_keys_that_share_values_are_written_as_if_alone() -> None:
+    values = {"a": 1.0, "b": "x"}
+    items = [
+        observation(values=values),
+        observation(values=values, key=Key("m", "v", ""), time_ms=3, source=Source("t", 2, 9)),
+        observation(values={"a": 1.0}),
+        observation(values=values, request_id="r2", route_version=0),
+    ]
+    records = SignalWriter("p.signals", 3).observations(items)
+    assert [from_record(as_read(record)) for record in records] == items
+
+
 def test_what_is_not_known_is_passed_over() -> None:
     assert from_wire(drift_pb2.SignalRecord()) is None
     record = to_wire(observation(values={"a": 1.0}))

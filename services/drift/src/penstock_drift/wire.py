@@ -70,10 +70,16 @@ class SignalWriter:
     def observations(self, observations: Iterable[Observation]) -> list[Outgoing]:
         """To the partition of each one's key."""
         records = []
+        wire, shown = drift_pb2.SignalRecord(), None
         for each in observations:
             key = str(each.key)
             event_id = f"{each.source.topic}/{each.source.partition}/{each.source.offset}/{key}"
-            records.append(self._encoded(each, key, event_id))
+            if each.values is shown:
+                # The keys of one record share its values, which are most of the work.
+                _put_head(wire.observation, each)
+            else:
+                wire, shown = to_wire(each), each.values
+            records.append(self._encoded(wire, key, event_id))
         return records
 
     def everywhere(self, item: Tick | PolicyChange) -> list[Outgoing]:
@@ -82,19 +88,20 @@ class SignalWriter:
             key, event_id = item.source, f"{item.source}/{item.until_ms}"
         else:
             key, event_id = "policy", f"policy/{item.version}"
+        wire = to_wire(item)
         return [
-            self._encoded(item, key, event_id, partition) for partition in range(self.partitions)
+            self._encoded(wire, key, event_id, partition) for partition in range(self.partitions)
         ]
 
     def _encoded(
         self,
-        item: Observation | Tick | PolicyChange,
+        wire: drift_pb2.SignalRecord,
         key: str,
         event_id: str,
         partition: int | None = None,
     ) -> Outgoing:
         return encode(
-            to_wire(item),
+            wire,
             topic=self._topic,
             key=key,
             source=SERVICE,
@@ -104,14 +111,18 @@ class SignalWriter:
 
 
 def _put_observation(wire: drift_pb2.Observation, item: Observation) -> None:
+    _put_head(wire, item)
+    for name, value in item.values.items():
+        _put_value(wire.values.add(name=name), value)
+
+
+def _put_head(wire: drift_pb2.Observation, item: Observation) -> None:
     wire.model, wire.variant, wire.segment = item.key
     wire.request_id = item.request_id
     wire.route_version = item.route_version
     _put_time(wire.event_time, item.time_ms)
     source = item.source
     wire.source.topic, wire.source.partition, wire.source.offset = source
-    for name, value in item.values.items():
-        _put_value(wire.values.add(name=name), value)
 
 
 def _put_value(wire: drift_pb2.SignalValue, value: Value) -> None:
