@@ -143,7 +143,7 @@ async def start_worker(place: Place, log: Path, **settings: str) -> asyncio.subp
         )
 
 
-async def judged_to(place: Place, until_ms: int, timeout_s: float = 120) -> None:
+async def judged_to(place: Place, until_ms: int, timeout_s: float = 240) -> None:
     """Waits until every partition has said what it has up to an instant, and the judge heard it."""
     async with asyncio.timeout(timeout_s):
         while True:

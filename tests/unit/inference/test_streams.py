@@ -263,7 +263,7 @@ async def test_work_goes_where_fewer_tokens_are_ahead() -> None:
     one.hold = two.hold = asyncio.Event()
     async with serving(one) as (first, _), serving(two) as (second, _), pool_of(board) as pool:
         board.announcements = [announced(first, "e1"), announced(second, "e2")]
-        await until(lambda: len(pool.pool._engines) == 2)
+        await until(lambda: sum(each.accepting for each in pool.pool._engines.values()) == 2)
         tasks = [asyncio.create_task(pool.run(request(f"r{n}"), 1, ignore)) for n in range(6)]
         await until(lambda: one.running + two.running == 6)
         assert (one.running, two.running) == (3, 3)
