@@ -25,7 +25,7 @@ from tests.integration.drift_stream import (
 )
 from tests.integration.operator_place import make_place
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 PARTITIONS = 2
 
 

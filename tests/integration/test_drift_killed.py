@@ -70,17 +70,17 @@ async def killed(
 async def test_killed_at_seeded_points(kafka: Any, tmp_path: Path) -> None:
     place = await make_place(kafka.bootstrap)
     log = tmp_path / "drift.log"
-    events, hit = await killed(place, log, responses=12_000, kills=6)
+    events, hit = await killed(place, log, responses=6_000, kills=6)
     assert (events > 0, hit) == (True, 6), log.read_text()[-4000:]
 
 
 async def test_a_second_worker_takes_a_share_and_gives_it_back(kafka: Any, tmp_path: Path) -> None:
     place = await make_place(kafka.bootstrap)
     await set_policy(place)
-    end_ms = await write_responses(place, 12_000, partitions=PARTITIONS)
+    end_ms = await write_responses(place, 6_000, partitions=PARTITIONS)
     first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
     async with worker(place, first_log), worker(place, second_log) as second:
-        while await end_of(place, "signals") < 12_000:
+        while await end_of(place, "signals") < 6_000:
             await asyncio.sleep(0.1)
         second.terminate()
         assert await asyncio.wait_for(second.wait(), 60) == 0, second_log.read_text()[-4000:]
@@ -89,7 +89,7 @@ async def test_a_second_worker_takes_a_share_and_gives_it_back(kafka: Any, tmp_p
     for log in (first_log, second_log):
         assert "state taken over" in log.read_text()
     expected, observations = await sequential(place, PARTITIONS)
-    assert_each_once(observations, 12_000)
+    assert_each_once(observations, 6_000)
     assert_same(await events_of(place), expected)
 
 
