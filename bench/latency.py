@@ -18,7 +18,7 @@ from scripted import FIRST_TOKEN_S, PUMP, WHOLE, Leg, drain, scripted_env
 
 from penstock_native.stack import Stack
 
-__all__ = ["latency", "percentile", "summary"]
+__all__ = ["ask_client", "latency", "percentile", "summary"]
 
 SHARES = (0.5, 0.8)
 RATES = {"admitted": (100, 1000), "requests": (100,)}
@@ -62,6 +62,24 @@ def _capacity(stack: Stack, leg: Leg, requests: int) -> float:
     return float(_run(stack, leg, rate, requests / rate, LINGER_MS)["answers_per_s"])
 
 
+def ask_client(script: str, *arguments: str) -> dict[str, Any]:
+    """Runs a client in a process of its own and returns the figures that it prints last.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    ended = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(script)), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode != 0:
+        raise RuntimeError(f"the client failed: {ended.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return figures
+
+
 def summary(latencies_ms: Sequence[float], engine_ms: float) -> dict[str, float]:
     """Added p50, p99 and the most, in ms."""
     added = sorted(each - engine_ms for each in latencies_ms)
@@ -80,24 +98,15 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 def _run(
     stack: Stack, leg: Leg, rate: float, seconds: float, linger_ms: float = 0.0
 ) -> dict[str, Any]:
-    ended = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("openloop.py")),
-            stack.env["PENSTOCK_KAFKA_BOOTSTRAP"],
-            stack.env["PENSTOCK_TOPIC_PREFIX"],
-            leg.topic,
-            str(rate),
-            str(seconds),
-            str(linger_ms),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    figures = ask_client(
+        "openloop.py",
+        stack.env["PENSTOCK_KAFKA_BOOTSTRAP"],
+        stack.env["PENSTOCK_TOPIC_PREFIX"],
+        leg.topic,
+        str(rate),
+        str(seconds),
+        str(linger_ms),
     )
-    if ended.returncode != 0:
-        raise RuntimeError(f"the client failed: {ended.stderr[-2000:]}")
-    figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     latencies = figures.pop("latencies_ms")
     if figures["answered"] != figures["requests"] or figures["refused"] or figures["repeated"]:
         raise RuntimeError(f"not every request has one answer: {figures}")

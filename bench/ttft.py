@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from latency import summary
+from latency import ask_client, summary
 from scripted import FIRST_TOKEN_S, WHOLE, scripted_env
 
 from penstock_native.stack import Stack
@@ -44,17 +40,8 @@ def ttft(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _run(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
-    client = Path(__file__).with_name("doorstep.py")
     address = f"127.0.0.1:{stack.env['PENSTOCK_INGEST_GRPC_PORT']}"
-    ended = subprocess.run(
-        [sys.executable, str(client), address, str(rate), str(seconds)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode != 0:
-        raise RuntimeError(f"the client failed: {ended.stderr[-2000:]}")
-    figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    figures = ask_client("doorstep.py", address, str(rate), str(seconds))
     first, last = figures.pop("first_ms"), figures.pop("last_ms")
     if len(first) != figures["requests"]:
         raise RuntimeError(f"{len(first)} of {figures['requests']} streams had text")

@@ -18,7 +18,7 @@ from penstock_drift.detectors.mixture import Mixture
 from penstock_drift.detectors.protocols import EDetector, Part
 from penstock_drift.evidence import Histogram, Interval
 from penstock_drift.normalise import Normaliser, Season, usable
-from penstock_drift.tally import BINS, Tally, clipped, difference, mean_interval
+from penstock_drift.tally import BINS, TWO_SIDED, Tally, clipped, difference, mean_interval
 from penstock_drift.values import Value
 
 __all__ = ["BoundedLane", "Lane", "NumberLane", "RateLane", "Seen", "Told"]
@@ -364,7 +364,7 @@ def _spread(before: Tally, after: Tally) -> Interval:
     unit = math.sqrt(before.scaled_variance) or 1.0
     ratio = math.sqrt(after.scaled_variance) / unit
     # A sample deviation's relative standard error.
-    half = 1.96 * ratio / math.sqrt(2 * max(1, after.count - 1)) if after.count else 0.0
+    half = TWO_SIDED * ratio / math.sqrt(2 * max(1, after.count - 1)) if after.count else 0.0
     return Interval(ratio - 1, ratio - 1 - half, ratio - 1 + half)
 
 

@@ -12,7 +12,7 @@ from penstock_drift.detectors.protocols import Part
 from penstock_drift.detectors.vector import Point
 from penstock_drift.evidence import Histogram, Interval
 from penstock_drift.lanes import Lane, Seen, Told
-from penstock_drift.tally import Tally, mean_interval
+from penstock_drift.tally import TWO_SIDED, Tally, mean_interval
 from penstock_drift.values import Value
 
 __all__ = ["CategoryLane", "CountsLane", "PointLane"]
@@ -224,7 +224,7 @@ class PointLane(Lane):
         """
         leader = self._detector.leader if self.armed else 0
         shift = (_share(after, leader) - _share(before, leader)) / PARTS
-        half = 1.96 * math.sqrt(sum(1 / each.count for each in (before, after) if each.count))
+        half = TWO_SIDED * math.sqrt(sum(1 / each.count for each in (before, after) if each.count))
         return Told(
             mean_interval(before.count, before.mean, before.deviation**2),
             mean_interval(after.count, after.mean, after.deviation**2),

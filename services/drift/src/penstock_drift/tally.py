@@ -9,7 +9,7 @@ from typing import Any, Self
 from penstock_drift.evidence import Exemplar, Interval
 from penstock_drift.values import Source
 
-__all__ = ["BINS", "Examples", "Tally", "clipped", "difference", "mean_interval"]
+__all__ = ["BINS", "TWO_SIDED", "Examples", "Tally", "clipped", "difference", "mean_interval"]
 
 # Bins of a histogram, at most.
 BINS = 16
