@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+import penstock.kafka.tolerance  # noqa: F401 - a coordinator that moves is no empty group
 from penstock.kafka.ports import LogError
 from penstock.kafka.progress import Progress, decode
 from penstock.records import Partition

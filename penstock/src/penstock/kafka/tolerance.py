@@ -1,4 +1,4 @@
-"""aiokafka made to read on past header names that are not UTF-8, and past connections that broke.
+"""aiokafka's faults that would stop a reader, or send it back to the beginning, mended.
 
 Kafka does not look at header names, and a client whose language has no checked strings writes any
 bytes there. aiokafka (0.14) decodes them strictly while it unpacks a fetch: one such record, which
@@ -10,6 +10,11 @@ A write to a connection that has just been closed is a warning on asyncio's own 
 RuntimeError on uvloop, which aiokafka (0.14) does not expect: it ends the task that fetches, and
 the consumer stands still with its heartbeats going on. Here it is the lost connection that it is.
 
+A coordinator that has moved, or still loads the group, answers a request for committed offsets with
+an error for the whole and no partitions. aiokafka (0.14) looks at the partitions alone, takes their
+absence for "never committed" and begins at the start of the log: after a coordinator's failover
+everything was answered again. Here that answer is the error that it says, and is asked for again.
+
 Importing the module puts it in place, once, for whoever uses aiokafka in this process.
 """
 
@@ -17,9 +22,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer import fetcher
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NoError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import _MemoryRecordsPy
@@ -121,6 +128,22 @@ def _send_or_close(self: AIOKafkaConnection, request: Any, expect_response: bool
         raise KafkaConnectionError(f"connection to {self.host}:{self.port} broken") from error
 
 
+_ask = AIOKafkaClient.send
+
+
+async def _ask_or_raise(
+    self: AIOKafkaClient, node_id: Any, request: Any, *rest: Any, **more: Any
+) -> Any:
+    response = await _ask(self, node_id, request, *rest, **more)
+    if isinstance(request, OffsetFetchRequest):
+        # Brokers that answer in the first version put the error at each partition instead.
+        error = for_code(getattr(response, "error_code", 0))
+        if error is not NoError:
+            raise error(f"no committed offsets from node {node_id}")
+    return response
+
+
 AIOKafkaConnection.send = _send_or_close
+AIOKafkaClient.send = _ask_or_raise
 fetcher.MemoryRecords = _Kept
 fetcher.PartitionRecords = _PartitionRecords
