@@ -30,8 +30,10 @@ class LogCursor:
         self.position = 0
         self.batch = batch
         self.ends_asked = 0
+        self.starts_asked = 0
 
     async def start_at(self, time_ms: int) -> None:
+        self.starts_asked += 1
         later = [r.offset for r in self.log if r.timestamp_ms >= time_ms]
         self.position = min(later, default=self._end())
 
@@ -94,6 +96,19 @@ async def test_one_question_where_the_log_ends_answers_all_who_had_come_by_then(
     assert cursor.ends_asked == 1
     assert (await ask(requests, "nobody", 50)).how is Joined.LATE
     assert cursor.ends_asked == 2
+
+
+@pytest.mark.parametrize("log", [[], [record(0, 0, "r0")]], ids=["empty", "old"])
+async def test_a_log_without_news_is_asked_once_for_many_names(log: list[Record]) -> None:
+    cursor = LogCursor(log)
+    requests = join(cursor, ttl_ms=1000)
+    arrived = [next(ARRIVALS) for _ in range(100)]
+    for n, arrival in enumerate(arrived):
+        assert (await requests.find("nobody", 5000 + 9 * n, arrival)).how is Joined.LATE
+    assert (cursor.starts_asked, cursor.ends_asked) == (1, 1)
+    cursor.log.append(record(7, 5900, "r7"))
+    assert (await ask(requests, "r7", 6000)).how is Joined.BEFORE
+    assert cursor.starts_asked == 1
 
 
 async def test_of_a_backlog_it_reads_only_what_may_have_come_before() -> None:

@@ -208,6 +208,8 @@ class Join:
                 asked_s, end = self._timer(), await self._cursor.end()
             if end is not None and self._cursor.position >= end:
                 self._complete_s = asked_s
+                # Also where nothing was there: else each later name would look for its beginning.
+                self._read_to_ms = max(self._read_to_ms or 0, at_ms)
             # A client that has much at hand must not keep the others from running.
             await asyncio.sleep(0)
         return None
