@@ -23,6 +23,7 @@ from penstock.kafka.delivery import Delivery, Halts, Handler
 from penstock.kafka.limits import DeadLetterLimit
 from penstock.kafka.ports import Broker, LogError, Membership, Position
 from penstock.kafka.worker import Worker
+from penstock.pace import Pace
 from penstock.records import Outgoing, Partition
 from penstock.telemetry import logger
 
@@ -32,7 +33,7 @@ log = logger(__name__)
 
 POLL_S = 0.2
 FULL_POLL_S = 0.02  # while a partition holds enough: it may want more in a moment
-POLL_INTERVAL_S = 0.006  # between polls at least
+POLL_INTERVAL_S = 0.006  # from poll to poll at least
 POLL_RECORDS = 500
 REJOIN_S = (0.2, 10.0)  # first and longest wait before joining again
 HEALTHY_S = 30.0
@@ -130,7 +131,7 @@ class TransactionalConsumer:
         self._left: dict[Partition, tuple[Position, ...]] = {}
         self._resumes: dict[int | None, int] = {}
         self._failure: LogError | None = None
-        self._polled_s = 0.0
+        self._pace = Pace(POLL_INTERVAL_S)
         self._changing = asyncio.Lock()  # one rebalance at a time, the closing of a session too
 
     @property
@@ -208,9 +209,8 @@ class TransactionalConsumer:
         wanted = [p for p, worker in self._workers.items() if worker.takes(*bounds)]
         wait_s = POLL_S if len(wanted) == len(self._workers) else FULL_POLL_S
         # Records that come one by one would be fetched one by one, at more cost than their work.
-        await asyncio.sleep(self._polled_s + POLL_INTERVAL_S - time.monotonic())
+        await self._pace.turn()
         delivered = await membership.poll(wait_s, POLL_RECORDS, wanted)
-        self._polled_s = time.monotonic()
         for partition, batch in delivered.items():
             worker = self._workers.get(partition)
             if worker is not None:  # else lost since: its owner reads the records again

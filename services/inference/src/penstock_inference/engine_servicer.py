@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from penstock.errors import PenstockError, Unavailable
+from penstock.pace import Pace
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc
 from penstock_inference import metrics
@@ -24,8 +25,7 @@ from penstock_inference.generation import (
     Engine,
     Generation,
 )
-from penstock_inference.pace import WRITE_INTERVAL_S, Pace
-from penstock_inference.wire import generation_of, write_result
+from penstock_inference.wire import MESSAGE_INTERVAL_S, generation_of, write_result
 
 __all__ = ["READY", "EngineServicer"]
 
@@ -239,7 +239,7 @@ class _Stream:
         # Messages are filled in place: to build events apart would copy each of them twice.
         self._outbox: deque[engine_service_pb2.WorkResponse] = deque()
         self._filled = asyncio.Event()
-        self._pace = Pace(WRITE_INTERVAL_S)
+        self._pace = Pace(MESSAGE_INTERVAL_S)
         self._ended = False
 
     def add(self, work: _Work) -> engine_service_pb2.WorkEvent:

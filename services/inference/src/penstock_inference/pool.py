@@ -10,6 +10,7 @@ from typing import Protocol
 
 import grpc
 
+from penstock.pace import Pace
 from penstock.rpc.channel import open_channel
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
@@ -17,7 +18,7 @@ from penstock_inference import metrics
 from penstock_inference.directory import Announcement, DirectoryClient
 from penstock_inference.engine_servicer import READY
 from penstock_inference.job import Lane
-from penstock_inference.pace import WRITE_INTERVAL_S, Pace
+from penstock_inference.wire import MESSAGE_INTERVAL_S
 
 __all__ = ["MAX_MESSAGE_BYTES", "EnginePool", "Listener", "Work"]
 
@@ -256,7 +257,7 @@ class _EngineStream:
 
     async def _messages(self) -> AsyncIterator[engine_service_pb2.WorkRequest]:
         # grpc.aio allows one write at a time: what waits meanwhile goes together.
-        pace = Pace(WRITE_INTERVAL_S)
+        pace = Pace(MESSAGE_INTERVAL_S)
         while True:
             await self._filled.wait()
             if len(self._outbox) < ITEMS_PER_MESSAGE:

@@ -8,7 +8,10 @@ from penstock.errors import Code, PenstockError
 from penstock.v1 import engine_service_pb2, response_pb2
 from penstock_inference.generation import Completion, Finish, Generation, Message, Passage
 
-__all__ = ["failure_of", "generation_of", "write_result"]
+__all__ = ["MESSAGE_INTERVAL_S", "failure_of", "generation_of", "write_result"]
+
+# From message to message between pump and engine: one costs more than a few events in it.
+MESSAGE_INTERVAL_S = 0.004
 
 _FINISH = {
     Finish.STOP: response_pb2.FINISH_REASON_STOP,

@@ -1,18 +1,14 @@
-"""Keeps writes apart, so that what comes one by one goes together."""
+"""Keeps turns apart, so that what comes one by one goes together."""
 
 from __future__ import annotations
 
 import asyncio
 
-__all__ = ["WRITE_INTERVAL_S", "Pace"]
-
-# A message between pump and engine costs more than what a few events in it do. One that comes
-# after a pause waits for nothing.
-WRITE_INTERVAL_S = 0.004
+__all__ = ["Pace"]
 
 
 class Pace:
-    """Lets one turn begin no sooner than an interval after the last.
+    """Lets one turn begin no sooner than an interval after the last; after a pause at once.
 
     Args:
         interval_s: The interval.
