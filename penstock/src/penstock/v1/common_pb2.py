@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/common.proto\x12\x0bpenstock.v1\"`\n\x05\x45rror\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.penstock.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\r\"?\n\x0b\x43oordinates\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03*\x8f\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45RROR_CODE_MALFORMED\x10\x01\x12\x1f\n\x1b\x45RROR_CODE_INVALID_ARGUMENT\x10\x02\x12\x1c\n\x18\x45RROR_CODE_UNKNOWN_MODEL\x10\x03\x12&\n\"ERROR_CODE_CONTEXT_LENGTH_EXCEEDED\x10\x04\x12\x18\n\x14\x45RROR_CODE_TOO_LARGE\x10\x05\x12 \n\x1c\x45RROR_CODE_DEADLINE_EXCEEDED\x10\x06\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\x07\x12\x19\n\x15\x45RROR_CODE_OVERLOADED\x10\x08\x12\x1a\n\x16\x45RROR_CODE_UNAVAILABLE\x10\t\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\n\x12\x1f\n\x1b\x45RROR_CODE_BUDGET_EXHAUSTED\x10\x0b\x12\x1e\n\x1a\x45RROR_CODE_STREAM_DIVERGED\x10\x0c*]\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePURPOSE_REPLAY\x10\x01\x12\x12\n\x0ePURPOSE_SHADOW\x10\x02\x12\x11\n\rPURPOSE_PROBE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/common.proto\x12\x0bpenstock.v1\"w\n\x05\x45rror\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.penstock.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x15\n\rretry_after_s\x18\x05 \x01(\x01\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\r\"?\n\x0b\x43oordinates\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03*\x8f\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45RROR_CODE_MALFORMED\x10\x01\x12\x1f\n\x1b\x45RROR_CODE_INVALID_ARGUMENT\x10\x02\x12\x1c\n\x18\x45RROR_CODE_UNKNOWN_MODEL\x10\x03\x12&\n\"ERROR_CODE_CONTEXT_LENGTH_EXCEEDED\x10\x04\x12\x18\n\x14\x45RROR_CODE_TOO_LARGE\x10\x05\x12 \n\x1c\x45RROR_CODE_DEADLINE_EXCEEDED\x10\x06\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\x07\x12\x19\n\x15\x45RROR_CODE_OVERLOADED\x10\x08\x12\x1a\n\x16\x45RROR_CODE_UNAVAILABLE\x10\t\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\n\x12\x1f\n\x1b\x45RROR_CODE_BUDGET_EXHAUSTED\x10\x0b\x12\x1e\n\x1a\x45RROR_CODE_STREAM_DIVERGED\x10\x0c*]\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePURPOSE_REPLAY\x10\x01\x12\x12\n\x0ePURPOSE_SHADOW\x10\x02\x12\x11\n\rPURPOSE_PROBE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORCODE']._serialized_start=294
-  _globals['_ERRORCODE']._serialized_end=693
-  _globals['_PURPOSE']._serialized_start=695
-  _globals['_PURPOSE']._serialized_end=788
+  _globals['_ERRORCODE']._serialized_start=317
+  _globals['_ERRORCODE']._serialized_end=716
+  _globals['_PURPOSE']._serialized_start=718
+  _globals['_PURPOSE']._serialized_end=811
   _globals['_ERROR']._serialized_start=41
-  _globals['_ERROR']._serialized_end=137
-  _globals['_USAGE']._serialized_start=139
-  _globals['_USAGE']._serialized_end=226
-  _globals['_COORDINATES']._serialized_start=228
-  _globals['_COORDINATES']._serialized_end=291
+  _globals['_ERROR']._serialized_end=160
+  _globals['_USAGE']._serialized_start=162
+  _globals['_USAGE']._serialized_end=249
+  _globals['_COORDINATES']._serialized_start=251
+  _globals['_COORDINATES']._serialized_end=314
 # @@protoc_insertion_point(module_scope)

@@ -117,6 +117,7 @@ class Error(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     message: _builtins.str
     """One or two sentences: what is wrong and the remedy."""
@@ -124,6 +125,8 @@ class Error(_message.Message):
     """The request's field at fault, as written in this contract; empty where none is."""
     retryable: _builtins.bool
     """Whether the same request may succeed later."""
+    retry_after_s: _builtins.float
+    """When it may, in seconds from now; 0 where nobody knows."""
     def __init__(
         self,
         *,
@@ -131,10 +134,11 @@ class Error(_message.Message):
         message: _builtins.str = ...,
         field: _builtins.str = ...,
         retryable: _builtins.bool = ...,
+        retry_after_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "retry_after_s", b"retry_after_s", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,15 +26,25 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.v1 import admitted_pb2 as penstock_dot_v1_dot_admitted__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19penstock/v1/control.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apenstock/v1/admitted.proto\"h\n\x07\x43ontrol\x12+\n\x06\x63\x61ncel\x18\x01 \x01(\x0b\x32\x19.penstock.v1.CancellationH\x00\x12%\n\x06resume\x18\x02 \x01(\x0b\x32\x13.penstock.v1.ResumeH\x00\x42\t\n\x07\x63ommand\"\x94\x01\n\x06Resume\x12\r\n\x05group\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x16\n\tpartition\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\x0crequested_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crequested_by\x18\x05 \x01(\tB\x0c\n\n_partitionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19penstock/v1/control.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apenstock/v1/admitted.proto\"\x91\x01\n\x07\x43ontrol\x12+\n\x06\x63\x61ncel\x18\x01 \x01(\x0b\x32\x19.penstock.v1.CancellationH\x00\x12%\n\x06resume\x18\x02 \x01(\x0b\x32\x13.penstock.v1.ResumeH\x00\x12\'\n\x07measure\x18\x03 \x01(\x0b\x32\x14.penstock.v1.MeasureH\x00\x42\t\n\x07\x63ommand\"\xdf\x02\n\x07Measure\x12\x12\n\nmeasure_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12#\n\x05scale\x18\x07 \x01(\x0b\x32\x12.penstock.v1.ScaleH\x00\x12!\n\x04shed\x18\x08 \x01(\x0b\x32\x11.penstock.v1.ShedH\x00\x12\x36\n\x0frestart_replica\x18\t \x01(\x0b\x32\x1b.penstock.v1.RestartReplicaH\x00\x12&\n\x03\x65nd\x18\n \x01(\x0b\x32\x17.penstock.v1.EndMeasureH\x00\x42\x06\n\x04what\"\x19\n\x05Scale\x12\x10\n\x08replicas\x18\x01 \x01(\r\"E\n\x04Shed\x12\x1b\n\x0epriority_above\x18\x01 \x01(\x11H\x00\x88\x01\x01\x12\r\n\x05share\x18\x02 \x01(\x01\x42\x11\n\x0f_priority_above\"!\n\x0eRestartReplica\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\x0c\n\nEndMeasure\"\x94\x01\n\x06Resume\x12\r\n\x05group\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x16\n\tpartition\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\x0crequested_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crequested_by\x18\x05 \x01(\tB\x0c\n\n_partitionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONTROL']._serialized_start=103
-  _globals['_CONTROL']._serialized_end=207
-  _globals['_RESUME']._serialized_start=210
-  _globals['_RESUME']._serialized_end=358
+  _globals['_CONTROL']._serialized_start=104
+  _globals['_CONTROL']._serialized_end=249
+  _globals['_MEASURE']._serialized_start=252
+  _globals['_MEASURE']._serialized_end=603
+  _globals['_SCALE']._serialized_start=605
+  _globals['_SCALE']._serialized_end=630
+  _globals['_SHED']._serialized_start=632
+  _globals['_SHED']._serialized_end=701
+  _globals['_RESTARTREPLICA']._serialized_start=703
+  _globals['_RESTARTREPLICA']._serialized_end=736
+  _globals['_ENDMEASURE']._serialized_start=738
+  _globals['_ENDMEASURE']._serialized_end=750
+  _globals['_RESUME']._serialized_start=753
+  _globals['_RESUME']._serialized_end=901
 # @@protoc_insertion_point(module_scope)

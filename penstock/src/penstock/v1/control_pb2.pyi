@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -26,25 +26,184 @@ class Control(_message.Message):
 
     CANCEL_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cancel(self) -> _admitted_pb2.Cancellation: ...
     @_builtins.property
     def resume(self) -> Global___Resume: ...
+    @_builtins.property
+    def measure(self) -> Global___Measure: ...
     def __init__(
         self,
         *,
         cancel: _admitted_pb2.Cancellation | None = ...,
         resume: Global___Resume | None = ...,
+        measure: Global___Measure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "measure", b"measure", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "measure", b"measure", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["cancel", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["cancel", "resume", "measure"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___Control: _TypeAlias = Control  # noqa: Y015
+
+@_typing.final
+class Measure(_message.Message):
+    """Something done for a while about a model that is in trouble, by an operator or a remedy of drift.
+    Measures about one model are in one order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHED_FIELD_NUMBER: _builtins.int
+    RESTART_REPLICA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    measure_id: _builtins.str
+    """Names it: a second record of the same id changes nothing, but for what is said below."""
+    model: _builtins.str
+    """A route's model for `shed`; a base model for the others."""
+    requested_by: _builtins.str
+    """Who asked and why, for the record."""
+    reason: _builtins.str
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it is over, whatever happens; at most 12 hours after `requested_at`."""
+
+    @_builtins.property
+    def scale(self) -> Global___Scale: ...
+    @_builtins.property
+    def shed(self) -> Global___Shed: ...
+    @_builtins.property
+    def restart_replica(self) -> Global___RestartReplica: ...
+    @_builtins.property
+    def end(self) -> Global___EndMeasure:
+        """Ends the measure of that id before its time."""
+
+    def __init__(
+        self,
+        *,
+        measure_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        scale: Global___Scale | None = ...,
+        shed: Global___Shed | None = ...,
+        restart_replica: Global___RestartReplica | None = ...,
+        end: Global___EndMeasure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "requested_at", b"requested_at", "restart_replica", b"restart_replica", "scale", b"scale", "shed", b"shed", "until", b"until", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "measure_id", b"measure_id", "model", b"model", "reason", b"reason", "requested_at", b"requested_at", "requested_by", b"requested_by", "restart_replica", b"restart_replica", "scale", b"scale", "shed", b"shed", "until", b"until", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["scale", "shed", "restart_replica", "end"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___Measure: _TypeAlias = Measure  # noqa: Y015
+
+@_typing.final
+class Scale(_message.Message):
+    """Keeps at least so many engine replicas of a base model, within the model's own maximum."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    replicas: _builtins.int
+    def __init__(
+        self,
+        *,
+        replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scale: _TypeAlias = Scale  # noqa: Y015
+
+@_typing.final
+class Shed(_message.Message):
+    """Refuses new requests for a model. What was admitted stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_ABOVE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    priority_above: _builtins.int
+    """Only requests with a priority value above this one: less urgent ones. Unset: whatever theirs."""
+    share: _builtins.float
+    """The share of them that is refused, in (0, 1]."""
+    def __init__(
+        self,
+        *,
+        priority_above: _builtins.int | None = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority_above", b"_priority_above", "priority_above", b"priority_above"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority_above", b"_priority_above", "priority_above", b"priority_above", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority_above: _TypeAlias = _typing.Literal["priority_above"]  # noqa: Y015
+    _WhichOneofArgType__priority_above: _TypeAlias = _typing.Literal["_priority_above", b"_priority_above"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority_above) -> _WhichOneofReturnType__priority_above | None: ...
+
+Global___Shed: _TypeAlias = Shed  # noqa: Y015
+
+@_typing.final
+class RestartReplica(_message.Message):
+    """Starts one engine replica of a base model anew, where another one lives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """Which one. Where it is empty, inference writes the measure again with the slowest one's name;
+    the first record that names one counts.
+    """
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartReplica: _TypeAlias = RestartReplica  # noqa: Y015
+
+@_typing.final
+class EndMeasure(_message.Message):
+    """See `Measure.end`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndMeasure: _TypeAlias = EndMeasure  # noqa: Y015
 
 @_typing.final
 class Resume(_message.Message):

@@ -149,12 +149,16 @@ class Observation(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     ROUTE_VERSION_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     segment: _builtins.str
     """Empty for all traffic, else `label=value`."""
     request_id: _builtins.str
     route_version: _builtins.int
+    adapter: _builtins.str
+    """The adapter that answered, empty for the base model alone; unset where it is not known."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -163,6 +167,12 @@ class Observation(_message.Message):
 
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalValue]: ...
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of all traffic: the segment of each watched label that the record is in, `label=` where it
+        lacks the label.
+        """
+
     def __init__(
         self,
         *,
@@ -174,12 +184,16 @@ class Observation(_message.Message):
         source: _common_pb2.Coordinates | None = ...,
         values: _abc.Iterable[Global___SignalValue] | None = ...,
         route_version: _builtins.int = ...,
+        adapter: _builtins.str | None = ...,
+        segments: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "event_time", b"event_time", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model", b"model", "request_id", b"request_id", "route_version", b"route_version", "segment", b"segment", "source", b"source", "values", b"values", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "event_time", b"event_time", "model", b"model", "request_id", b"request_id", "route_version", b"route_version", "segment", b"segment", "segments", b"segments", "source", b"source", "values", b"values", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__adapter: _TypeAlias = _typing.Literal["adapter"]  # noqa: Y015
+    _WhichOneofArgType__adapter: _TypeAlias = _typing.Literal["_adapter", b"_adapter"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adapter) -> _WhichOneofReturnType__adapter | None: ...
 
 Global___Observation: _TypeAlias = Observation  # noqa: Y015
 
@@ -544,6 +558,9 @@ class SignalEvidence(_message.Message):
     ROUTE_VERSION_BEFORE_FIELD_NUMBER: _builtins.int
     ROUTE_VERSION_AFTER_FIELD_NUMBER: _builtins.int
     OBSERVATIONS_IN_TICK_FIELD_NUMBER: _builtins.int
+    ADAPTER_BEFORE_FIELD_NUMBER: _builtins.int
+    ADAPTER_AFTER_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     segment: _builtins.str
@@ -560,7 +577,12 @@ class SignalEvidence(_message.Message):
     """Routes that answered before and since the onset."""
     route_version_after: _builtins.int
     observations_in_tick: _builtins.int
-    """Values of the newest tick, for segments' shares."""
+    """Values of the newest tick."""
+    adapter_before: _builtins.str
+    """Adapters that answered before and since the onset, empty for the base model alone; unset where
+    they are not known.
+    """
+    adapter_after: _builtins.str
     @_builtins.property
     def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vote]: ...
     @_builtins.property
@@ -587,6 +609,10 @@ class SignalEvidence(_message.Message):
     def exemplars_before(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exemplar]: ...
     @_builtins.property
     def exemplars_after(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exemplar]: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentTally]:
+        """Of all traffic: how its values divide over segments."""
+
     def __init__(
         self,
         *,
@@ -612,14 +638,59 @@ class SignalEvidence(_message.Message):
         route_version_before: _builtins.int = ...,
         route_version_after: _builtins.int = ...,
         observations_in_tick: _builtins.int = ...,
+        adapter_before: _builtins.str | None = ...,
+        adapter_after: _builtins.str | None = ...,
+        parts: _abc.Iterable[Global___SegmentTally] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "effect", b"effect", "histogram", b"histogram", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after", "_adapter_before", b"_adapter_before", "adapter_after", b"adapter_after", "adapter_before", b"adapter_before", "after", b"after", "before", b"before", "effect", b"effect", "histogram", b"histogram", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "baseline", b"baseline", "before", b"before", "effect", b"effect", "exemplars_after", b"exemplars_after", "exemplars_before", b"exemplars_before", "histogram", b"histogram", "kind", b"kind", "log_evidence", b"log_evidence", "model", b"model", "observations_after", b"observations_after", "observations_before", b"observations_before", "observations_in_tick", b"observations_in_tick", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "route_version_after", b"route_version_after", "route_version_before", b"route_version_before", "segment", b"segment", "signal", b"signal", "variant", b"variant", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after", "_adapter_before", b"_adapter_before", "adapter_after", b"adapter_after", "adapter_before", b"adapter_before", "after", b"after", "baseline", b"baseline", "before", b"before", "effect", b"effect", "exemplars_after", b"exemplars_after", "exemplars_before", b"exemplars_before", "histogram", b"histogram", "kind", b"kind", "log_evidence", b"log_evidence", "model", b"model", "observations_after", b"observations_after", "observations_before", b"observations_before", "observations_in_tick", b"observations_in_tick", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "parts", b"parts", "route_version_after", b"route_version_after", "route_version_before", b"route_version_before", "segment", b"segment", "signal", b"signal", "variant", b"variant", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adapter_after: _TypeAlias = _typing.Literal["adapter_after"]  # noqa: Y015
+    _WhichOneofArgType__adapter_after: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after"]  # noqa: Y015
+    _WhichOneofReturnType__adapter_before: _TypeAlias = _typing.Literal["adapter_before"]  # noqa: Y015
+    _WhichOneofArgType__adapter_before: _TypeAlias = _typing.Literal["_adapter_before", b"_adapter_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adapter_after) -> _WhichOneofReturnType__adapter_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adapter_before) -> _WhichOneofReturnType__adapter_before | None: ...
+
+Global___SignalEvidence: _TypeAlias = SignalEvidence  # noqa: Y015
+
+@_typing.final
+class SegmentTally(_message.Message):
+    """A segment's part of a signal's values: in the baseline, and since the onset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    TOTAL_BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    TOTAL_AFTER_FIELD_NUMBER: _builtins.int
+    segment: _builtins.str
+    """`label=value`; `label=` for what lacks the label."""
+    before: _builtins.int
+    """How many values, and their sum in the signal's unit."""
+    total_before: _builtins.float
+    after: _builtins.int
+    total_after: _builtins.float
+    def __init__(
+        self,
+        *,
+        segment: _builtins.str = ...,
+        before: _builtins.int = ...,
+        total_before: _builtins.float = ...,
+        after: _builtins.int = ...,
+        total_after: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "segment", b"segment", "total_after", b"total_after", "total_before", b"total_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SignalEvidence: _TypeAlias = SignalEvidence  # noqa: Y015
+Global___SegmentTally: _TypeAlias = SegmentTally  # noqa: Y015
 
 @_typing.final
 class DriftEvent(_message.Message):

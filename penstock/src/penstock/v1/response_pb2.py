@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock/v1/response.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18penstock/v1/common.proto\"Y\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x02 \x01(\x01\x12\x14\n\x0cgeneration_s\x18\x03 \x01(\x01\x12\x0f\n\x07total_s\x18\x04 \x01(\x01\"F\n\x15LogProbabilitySummary\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"\xdf\x05\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bresponse_id\x18\x02 \x01(\t\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.penstock.v1.Outcome\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.penstock.v1.FinishReason\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.penstock.v1.Error\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Usage\x12%\n\x07timings\x18\x08 \x01(\x0b\x32\x14.penstock.v1.Timings\x12=\n\x11log_probabilities\x18\t \x01(\x0b\x32\".penstock.v1.LogProbabilitySummary\x12\r\n\x05model\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12\x15\n\rroute_version\x18\x0c \x01(\x04\x12\x0e\n\x06tenant\x18\r \x01(\t\x12\x17\n\x0fidempotency_key\x18\x0e \x01(\t\x12\x39\n\x06labels\x18\x0f \x03(\x0b\x32).penstock.v1.GenerateResponse.LabelsEntry\x12\x0f\n\x07\x61ttempt\x18\x10 \x01(\r\x12.\n\ncreated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61\x63hed\x18\x12 \x01(\x08\x12%\n\x07purpose\x18\x13 \x01(\x0e\x32\x14.penstock.v1.Purpose\x12\x19\n\x11origin_request_id\x18\x14 \x01(\t\x12\x1d\n\x10\x63\x61\x63he_similarity\x18\x15 \x01(\x01H\x00\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_cache_similarity\"r\n\nTokenChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x12\n\ntext_crc32\x18\x06 \x01(\x07*\x8e\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x14\n\x10OUTCOME_REJECTED\x10\x02\x12\x13\n\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n\x11OUTCOME_CANCELLED\x10\x04\x12\x12\n\x0eOUTCOME_FAILED\x10\x05*z\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x19\n\x15\x46INISH_REASON_ABORTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock/v1/response.proto\x12\x0bpenstock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18penstock/v1/common.proto\"Y\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x02 \x01(\x01\x12\x14\n\x0cgeneration_s\x18\x03 \x01(\x01\x12\x0f\n\x07total_s\x18\x04 \x01(\x01\"F\n\x15LogProbabilitySummary\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"\x81\x06\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bresponse_id\x18\x02 \x01(\t\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.penstock.v1.Outcome\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.penstock.v1.FinishReason\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.penstock.v1.Error\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Usage\x12%\n\x07timings\x18\x08 \x01(\x0b\x32\x14.penstock.v1.Timings\x12=\n\x11log_probabilities\x18\t \x01(\x0b\x32\".penstock.v1.LogProbabilitySummary\x12\r\n\x05model\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12\x15\n\rroute_version\x18\x0c \x01(\x04\x12\x0e\n\x06tenant\x18\r \x01(\t\x12\x17\n\x0fidempotency_key\x18\x0e \x01(\t\x12\x39\n\x06labels\x18\x0f \x03(\x0b\x32).penstock.v1.GenerateResponse.LabelsEntry\x12\x0f\n\x07\x61ttempt\x18\x10 \x01(\r\x12.\n\ncreated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61\x63hed\x18\x12 \x01(\x08\x12%\n\x07purpose\x18\x13 \x01(\x0e\x32\x14.penstock.v1.Purpose\x12\x19\n\x11origin_request_id\x18\x14 \x01(\t\x12\x1d\n\x10\x63\x61\x63he_similarity\x18\x15 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x61\x64\x61pter\x18\x16 \x01(\tH\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_cache_similarityB\n\n\x08_adapter\"r\n\nTokenChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x12\n\ntext_crc32\x18\x06 \x01(\x07*\x8e\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x14\n\x10OUTCOME_REJECTED\x10\x02\x12\x13\n\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n\x11OUTCOME_CANCELLED\x10\x04\x12\x12\n\x0eOUTCOME_FAILED\x10\x05*z\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x19\n\x15\x46INISH_REASON_ABORTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATERESPONSE_LABELSENTRY']._loaded_options = None
   _globals['_GENERATERESPONSE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_OUTCOME']._serialized_start=1120
-  _globals['_OUTCOME']._serialized_end=1262
-  _globals['_FINISHREASON']._serialized_start=1264
-  _globals['_FINISHREASON']._serialized_end=1386
+  _globals['_OUTCOME']._serialized_start=1154
+  _globals['_OUTCOME']._serialized_end=1296
+  _globals['_FINISHREASON']._serialized_start=1298
+  _globals['_FINISHREASON']._serialized_end=1420
   _globals['_TIMINGS']._serialized_start=102
   _globals['_TIMINGS']._serialized_end=191
   _globals['_LOGPROBABILITYSUMMARY']._serialized_start=193
   _globals['_LOGPROBABILITYSUMMARY']._serialized_end=263
   _globals['_GENERATERESPONSE']._serialized_start=266
-  _globals['_GENERATERESPONSE']._serialized_end=1001
-  _globals['_GENERATERESPONSE_LABELSENTRY']._serialized_start=935
-  _globals['_GENERATERESPONSE_LABELSENTRY']._serialized_end=980
-  _globals['_TOKENCHUNK']._serialized_start=1003
-  _globals['_TOKENCHUNK']._serialized_end=1117
+  _globals['_GENERATERESPONSE']._serialized_end=1035
+  _globals['_GENERATERESPONSE_LABELSENTRY']._serialized_start=957
+  _globals['_GENERATERESPONSE_LABELSENTRY']._serialized_end=1002
+  _globals['_TOKENCHUNK']._serialized_start=1037
+  _globals['_TOKENCHUNK']._serialized_end=1151
 # @@protoc_insertion_point(module_scope)

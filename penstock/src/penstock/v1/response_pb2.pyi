@@ -181,6 +181,7 @@ class GenerateResponse(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     ORIGIN_REQUEST_ID_FIELD_NUMBER: _builtins.int
     CACHE_SIMILARITY_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     response_id: _builtins.str
     """Derived from the request id: a repeat carries the same one."""
@@ -203,6 +204,10 @@ class GenerateResponse(_message.Message):
     cache_similarity: _builtins.float
     """Set where the cached answer was made for a similar question, not the same: the cosine of the
     two, at most 1.
+    """
+    adapter: _builtins.str
+    """The adapter that answered, by the route; empty for the base model alone. Unset where nothing
+    was generated.
     """
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
@@ -240,13 +245,19 @@ class GenerateResponse(_message.Message):
         purpose: _common_pb2.Purpose.ValueType = ...,
         origin_request_id: _builtins.str = ...,
         cache_similarity: _builtins.float | None = ...,
+        adapter: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity", "cache_similarity", b"cache_similarity", "created_at", b"created_at", "error", b"error", "log_probabilities", b"log_probabilities", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "_cache_similarity", b"_cache_similarity", "adapter", b"adapter", "cache_similarity", b"cache_similarity", "created_at", b"created_at", "error", b"error", "log_probabilities", b"log_probabilities", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity", "attempt", b"attempt", "cache_similarity", b"cache_similarity", "cached", b"cached", "created_at", b"created_at", "error", b"error", "finish_reason", b"finish_reason", "idempotency_key", b"idempotency_key", "labels", b"labels", "log_probabilities", b"log_probabilities", "model", b"model", "origin_request_id", b"origin_request_id", "outcome", b"outcome", "purpose", b"purpose", "request_id", b"request_id", "response_id", b"response_id", "route_version", b"route_version", "tenant", b"tenant", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "_cache_similarity", b"_cache_similarity", "adapter", b"adapter", "attempt", b"attempt", "cache_similarity", b"cache_similarity", "cached", b"cached", "created_at", b"created_at", "error", b"error", "finish_reason", b"finish_reason", "idempotency_key", b"idempotency_key", "labels", b"labels", "log_probabilities", b"log_probabilities", "model", b"model", "origin_request_id", b"origin_request_id", "outcome", b"outcome", "purpose", b"purpose", "request_id", b"request_id", "response_id", b"response_id", "route_version", b"route_version", "tenant", b"tenant", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adapter: _TypeAlias = _typing.Literal["adapter"]  # noqa: Y015
+    _WhichOneofArgType__adapter: _TypeAlias = _typing.Literal["_adapter", b"_adapter"]  # noqa: Y015
     _WhichOneofReturnType__cache_similarity: _TypeAlias = _typing.Literal["cache_similarity"]  # noqa: Y015
     _WhichOneofArgType__cache_similarity: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adapter) -> _WhichOneofReturnType__adapter | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_similarity) -> _WhichOneofReturnType__cache_similarity | None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
