@@ -193,6 +193,20 @@ async def test_feedback_goes_next_to_the_request(stub: Stub, platform: Any) -> N
     assert kept.HasField("created_at")
 
 
+async def test_what_an_answer_was_worth_goes_along_or_alone(stub: Stub, platform: Any) -> None:
+    response = await stub.Generate(said())
+    while platform.index.find(response.request_id, "default", 0) is None:
+        await asyncio.sleep(0.01)
+    worth = {"business_value": -3.25, "value_unit": "EUR"}
+    for opinion in ({"label": "billing"}, {}):
+        sent = feedback_pb2.Feedback(request_id=response.request_id, **worth, **opinion)
+        await stub.SendFeedback(sent)
+    both, alone = (kept for _, kept in platform.feedback)
+    assert (both.label, both.business_value, both.value_unit) == ("billing", -3.25, "EUR")
+    assert (alone.WhichOneof("value"), alone.business_value) == (None, -3.25)
+    assert both.feedback_id != alone.feedback_id
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -203,6 +217,11 @@ async def test_feedback_goes_next_to_the_request(stub: Stub, platform: Any) -> N
         ({"score": 1, "tenant": "rival"}, "request_id"),
         ({"score": 1, "request_id": "req-none"}, "request_id"),
         ({"score": 1, "request_id": ""}, "request_id"),
+        ({"business_value": float("inf")}, "business_value"),
+        ({"label": "a", "business_value": 1e9 + 1}, "business_value"),
+        ({"business_value": 1, "value_unit": "of gold"}, "value_unit"),
+        ({"business_value": 1, "value_unit": "u" * 33}, "value_unit"),
+        ({"score": 1, "value_unit": "EUR"}, "value_unit"),
     ],
 )
 async def test_feedback_that_says_nothing_is_refused(

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -309,6 +310,27 @@ async def test_a_request_that_was_not_written_can_be_repeated(
     assert await client.chat.completions.create(
         model="triage", messages=HELLO, extra_headers=headers
     )
+
+
+async def test_feedback_comes_by_http_too(client: AsyncOpenAI, port: int, platform: Any) -> None:
+    answer = await client.chat.completions.create(
+        model="triage", messages=HELLO, extra_headers={"X-Penstock-Tenant": "acme"}
+    )
+    while platform.index.find(answer.id, "acme", 0) is None:
+        await asyncio.sleep(0.01)
+    body = {"request_id": answer.id, "label": "billing", "business_value": 2.5}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as door:
+        headers = {"X-Penstock-Tenant": "acme"}
+        sent = await door.post("/v1/feedback", json=body, headers=headers)
+        rival = await door.post("/v1/feedback", json=body)
+        odd = await door.post("/v1/feedback", json={**body, "labell": "x"}, headers=headers)
+        bare = await door.post("/v1/feedback", json={"request_id": answer.id}, headers=headers)
+    ((_, kept),) = platform.feedback
+    assert sent.json() == {"id": kept.feedback_id, "object": "feedback"}
+    assert (kept.tenant, kept.label, kept.business_value) == ("acme", "billing", 2.5)
+    assert (rival.status_code, rival.json()["error"]["param"]) == (404, "request_id")
+    assert (odd.status_code, "labell" in odd.json()["error"]["message"]) == (400, True)
+    assert (bare.status_code, bare.json()["error"]["param"]) == (400, "value")
 
 
 async def test_models_are_listed(client: AsyncOpenAI, platform: Any) -> None:

@@ -17,6 +17,7 @@ from penstock.v1 import (
     control_pb2,
     drift_pb2,
     feedback_pb2,
+    job_pb2,
     request_pb2,
     response_pb2,
     route_pb2,
@@ -180,7 +181,7 @@ TOPICS: tuple[Topic, ...] = (
         retention_ms=30 * DAY_MS,
         writers="ingest",
         readers="drift, retrain",
-        meaning="Labels, scores and corrections for responses.",
+        meaning="Labels, scores, corrections and business values for responses.",
     ),
     Topic(
         "control",
@@ -285,6 +286,16 @@ TOPICS: tuple[Topic, ...] = (
         readers="ingest, inference",
         meaning="The desired state of serving: each model's variants and weights.",
         compacted=True,
+    ),
+    Topic(
+        "jobs",
+        key="job id",
+        record=job_pb2.JobUpdate,
+        partitions=Partitions.ONE,
+        retention_ms=30 * DAY_MS,
+        writers="retrain",
+        readers="retrain, people on call",
+        meaning="What happens to retraining jobs: every transition, and progress in between.",
     ),
     Topic(
         "budgets",

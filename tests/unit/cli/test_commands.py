@@ -179,10 +179,16 @@ def test_sampling_is_set_only_where_it_was_given():
     assert requests.build(prompt="x", temperature=0.0).sampling.HasField("temperature")
 
 
-def test_feedback_takes_exactly_one_value():
+def test_feedback_takes_one_opinion_and_what_the_answer_was_worth():
     assert feedback.build("r", None, 0.0, None).WhichOneof("value") == "score"
-    with pytest.raises(CliError):
-        feedback.build("r", "a", 0.5, None)
+    both = feedback.build("r", "a", None, None, value=0.0, unit="EUR")
+    assert (both.label, both.HasField("business_value"), both.value_unit) == ("a", True, "EUR")
+    assert feedback.build("r", None, None, None, value=-2.0).WhichOneof("value") is None
+    for mistake in ({"label": "a", "score": 0.5}, {"label": "a", "unit": "EUR"}, {"unit": "EUR"}):
+        with pytest.raises(CliError):
+            feedback.build(
+                **{"request_id": "r", **dict.fromkeys(("label", "score", "correction")), **mistake}
+            )
 
 
 def record(value, headers=()):

@@ -23,16 +23,21 @@ def feedback(
     label: Annotated[str | None, typer.Option(help="The right answer's class.")] = None,
     score: Annotated[float | None, typer.Option(min=0, max=1, help="1 is best.")] = None,
     correction: Annotated[str | None, typer.Option(help="What the text should have been.")] = None,
+    value: Annotated[
+        float | None,
+        typer.Option(help="What the answer was worth, from -1e9 to 1e9; alone or beside the rest."),
+    ] = None,
+    unit: Annotated[str, typer.Option(help="Of --value: EUR, minutes.")] = "",
     comment: Annotated[str, typer.Option(help="A remark for people.")] = "",
     tenant: options.Tenant = None,
 ) -> None:
-    """Record a label, a score or a correction for a response, and print the feedback's id.
+    """Record a label, a score, a correction or a value for a response; print the feedback's id.
 
     Sending the same feedback again gives the same id and is counted once.
     """
 
     async def body(settings: CliSettings) -> None:
-        message = build(request_id, label, score, correction)
+        message = build(request_id, label, score, correction, value=value, unit=unit)
         message.comment = comment
         message.tenant = tenant or ""
         async with open_channel(settings.ingest_address) as channel:
@@ -43,17 +48,27 @@ def feedback(
 
 
 def build(
-    request_id: str, label: str | None, score: float | None, correction: str | None
+    request_id: str,
+    label: str | None,
+    score: float | None,
+    correction: str | None,
+    *,
+    value: float | None = None,
+    unit: str = "",
 ) -> feedback_pb2.Feedback:
-    """Feedback with its one value.
+    """Feedback with its one opinion, and with what the answer was worth.
 
     Raises:
-        CliError: There is not exactly one value.
+        CliError: It says nothing, or holds two opinions, or a unit of nothing.
     """
-    given = [value for value in (label, score, correction) if value is not None]
-    if len(given) != 1:
-        raise CliError("give one of --label, --score and --correction")
-    message = feedback_pb2.Feedback(request_id=request_id)
+    given = [each for each in (label, score, correction) if each is not None]
+    if len(given) > 1 or (not given and value is None):
+        raise CliError("give one of --label, --score and --correction, or --value")
+    if unit and value is None:
+        raise CliError("--unit goes with --value")
+    message = feedback_pb2.Feedback(request_id=request_id, value_unit=unit)
+    if value is not None:
+        message.business_value = value
     if label is not None:
         message.label = label
     elif score is not None:

@@ -31,6 +31,8 @@ class Feedback(_message.Message):
     CORRECTION_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    BUSINESS_VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_UNIT_FIELD_NUMBER: _builtins.int
     feedback_id: _builtins.str
     """Derived from the rest when unset, so that a retry is the same feedback."""
     request_id: _builtins.str
@@ -42,6 +44,14 @@ class Feedback(_message.Message):
     correction: _builtins.str
     """The text that the answer should have been."""
     comment: _builtins.str
+    business_value: _builtins.float
+    """What the answer was worth to the business: revenue, minutes saved, a cost as a negative number.
+    Finite, in [-1e9, 1e9]. May stand alone or beside the value above.
+    """
+    value_unit: _builtins.str
+    """Its unit, such as EUR or minutes, as whatever watches it names it: at most 32 characters; empty
+    where there is but one. Values of two units are never added up.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -55,13 +65,20 @@ class Feedback(_message.Message):
         correction: _builtins.str = ...,
         comment: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        business_value: _builtins.float | None = ...,
+        value_unit: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "created_at", b"created_at", "label", b"label", "score", b"score", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_business_value", b"_business_value", "business_value", b"business_value", "correction", b"correction", "created_at", b"created_at", "label", b"label", "score", b"score", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "correction", b"correction", "created_at", b"created_at", "feedback_id", b"feedback_id", "label", b"label", "request_id", b"request_id", "score", b"score", "tenant", b"tenant", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_business_value", b"_business_value", "business_value", b"business_value", "comment", b"comment", "correction", b"correction", "created_at", b"created_at", "feedback_id", b"feedback_id", "label", b"label", "request_id", b"request_id", "score", b"score", "tenant", b"tenant", "value", b"value", "value_unit", b"value_unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__business_value: _TypeAlias = _typing.Literal["business_value"]  # noqa: Y015
+    _WhichOneofArgType__business_value: _TypeAlias = _typing.Literal["_business_value", b"_business_value"]  # noqa: Y015
     _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["label", "score", "correction"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__business_value) -> _WhichOneofReturnType__business_value | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___Feedback: _TypeAlias = Feedback  # noqa: Y015

@@ -25,6 +25,7 @@ from penstock_ingest import metrics
 from penstock_ingest.admission import DEFAULT_TENANT
 from penstock_ingest.desk import Desk, answered
 from penstock_ingest.errors import TooLarge
+from penstock_ingest.feedback_bodies import feedback_of
 from penstock_ingest.openai_requests import Asked, chat_request, completion_request
 from penstock_ingest.openai_responses import (
     DONE,
@@ -61,6 +62,7 @@ def make_http(
     app.add_api_route("/v1/chat/completions", door.chat, methods=["POST"])
     app.add_api_route("/v1/completions", door.completions, methods=["POST"])
     app.add_api_route("/v1/requests/{request_id}/cancel", door.cancel, methods=["POST"])
+    app.add_api_route("/v1/feedback", door.feedback, methods=["POST"])
     app.add_api_route("/v1/models", door.models, methods=["GET"])
     app.add_api_route("/v1/models/{model:path}", door.model, methods=["GET"])
     app.add_api_route("/health/live", door.live, methods=["GET"])
@@ -105,6 +107,12 @@ class _Door:
         await self._desk.cancel(request_id, tenant)
         # Accepted: the response tells whether it came in time.
         return JSONResponse({"id": request_id, "object": "request.cancellation"}, 202)
+
+    async def feedback(self, request: Request) -> Response:
+        body = await _body(request, self._max_request_bytes)
+        feedback = feedback_of(body, request.headers.get(TENANT_HEADER, ""))
+        feedback_id = await self._desk.feedback(feedback)
+        return JSONResponse({"id": feedback_id, "object": "feedback"})
 
     async def live(self) -> Response:
         return JSONResponse({"status": "live"})

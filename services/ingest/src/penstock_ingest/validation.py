@@ -23,7 +23,9 @@ MAX_KEY = 512
 MAX_MESSAGES = 2048
 MAX_CONTEXTS = 256
 MAX_COMMENT = 4096
+MAX_BUSINESS_VALUE = 1e9
 MAX_SCHEMA_BYTES = 64 * 1024
+_UNIT = re.compile(r"[^\s\x00-\x1f]{1,32}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}")
 
 
@@ -87,8 +89,10 @@ def check_feedback(feedback: feedback_pb2.Feedback) -> None:
         raise InvalidRequest("name the request that the feedback is for", field="request_id")
     check_name("feedback_id", feedback.feedback_id)
     match feedback.WhichOneof("value"):
-        case None:
-            raise InvalidRequest("set one of label, score and correction", field="value")
+        case None if not feedback.HasField("business_value"):
+            raise InvalidRequest(
+                "set one of label, score and correction, or business_value", field="value"
+            )
         case "score":
             _between("score", feedback.score, 0, 1)
         case "label":
@@ -98,6 +102,18 @@ def check_feedback(feedback: feedback_pb2.Feedback) -> None:
                 )
     if len(feedback.comment) > MAX_COMMENT:
         raise InvalidRequest(f"use at most {MAX_COMMENT} characters", field="comment")
+    _check_business_value(feedback)
+
+
+def _check_business_value(feedback: feedback_pb2.Feedback) -> None:
+    if feedback.HasField("business_value"):
+        _between("business_value", feedback.business_value, -MAX_BUSINESS_VALUE, MAX_BUSINESS_VALUE)
+    elif feedback.value_unit:
+        raise InvalidRequest("a unit needs its business_value", field="value_unit")
+    if feedback.value_unit and not _UNIT.fullmatch(feedback.value_unit):
+        raise InvalidRequest(
+            "a unit has at most 32 characters, without spaces: EUR, minutes", field="value_unit"
+        )
 
 
 def _check_prompt(request: request_pb2.GenerateRequest) -> None:
