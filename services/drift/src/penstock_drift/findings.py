@@ -14,6 +14,8 @@ from penstock_drift.values import Key, Kind, SignalType, Source
 
 __all__ = ["Event", "Watch", "event_of", "is_worse", "unit_of_effect"]
 
+_IN_DEVIATIONS = (SignalType.NUMBER, SignalType.COUNTS, SignalType.VECTOR)
+
 
 class Watch(NamedTuple):
     """What is watched: one signal of one key."""
@@ -103,8 +105,7 @@ def is_worse(entry: Entry, declarations: Mapping[str, Declaration]) -> bool | No
 
 def unit_of_effect(declared: Declaration | None) -> str:
     """`sd` where effects are in standard deviations of the baseline; empty in the signal's own."""
-    in_deviations = declared is None or declared.type in (SignalType.NUMBER, SignalType.VECTOR)
-    return "sd" if in_deviations else ""
+    return "sd" if declared is None or declared.type in _IN_DEVIATIONS else ""
 
 
 def _strongest(entry: Entry, channel: Channel) -> str:

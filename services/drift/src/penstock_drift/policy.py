@@ -95,7 +95,7 @@ class SignalPolicy(_SignalFields):
 
     Attributes:
         min_effect: The least change worth a finding, in standard deviations of the baseline; of
-            numbers and points.
+            numbers, counts and points.
         min_change: The same of rates, shares and bounded values, in their own unit.
         detectors: The calibrated channel's; one without a threshold is shown and has no vote.
         thresholds: By detector, as `penstock drift calibrate` finds them.

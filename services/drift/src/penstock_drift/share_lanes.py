@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from operator import mul
 from typing import Any
 
+from penstock_drift.detectors.heading import Heading
 from penstock_drift.detectors.multinomial import Multinomial
 from penstock_drift.detectors.protocols import Part
 from penstock_drift.detectors.vector import Point
@@ -20,7 +21,8 @@ __all__ = ["CategoryLane", "CountsLane", "PointLane"]
 # Names that are told apart: the first that the baseline has, and the others as one.
 NAMES = 7
 OTHER = "other"
-# Bins that hashed counts are folded into.
+# Bins that hashed counts have, and that they are folded into to be shown.
+HASHED = 64
 FOLDED = 12
 # Shares are tallied in whole parts of it: exact sums, and few digits.
 PARTS = 1000
@@ -115,15 +117,15 @@ class CountsLane(Lane):
     def __init__(self, baseline: int) -> None:
         super().__init__()
         self._baseline = baseline
-        self._detector: Multinomial = Multinomial(FOLDED)
+        self._detector: Heading = Heading(HASHED, baseline)
 
     def learn(self, value: Value, time_ms: int, tally: Tally) -> Seen | None:
         """Takes a value of the baseline."""
         del time_ms
-        shares = _folded(value)
+        shares = _shares(value)
         if shares is None:
             return None
-        _add_shares(tally, shares)
+        _add_folded(tally, shares)
         self._detector.learn(shares)
         self.learnt += 1
         if self.learnt >= self._baseline:
@@ -133,20 +135,26 @@ class CountsLane(Lane):
     def test(self, value: Value, time_ms: int, tally: Tally) -> Seen | None:
         """Takes a value to be tested."""
         del time_ms
-        shares = _folded(value)
+        shares = _shares(value)
         if shares is None:
             return None
-        _add_shares(tally, shares)
+        _add_folded(tally, shares)
         self._detector.update(shares)
-        most, _ = max(shares, key=lambda each: each[1])
-        return Seen(float(most), 0.0, float(most))
+        along = self._detector.along
+        tally.total += along
+        tally.square += along * along
+        return Seen(along, 0.0, along)
 
     def told(self, before: Tally, after: Tally) -> Told:
-        """Means, their difference and a histogram."""
-        leader = self._detector.leader if self.armed else 0
+        """Before is 0 and after the mean place along the way the values took, in deviations.
+
+        The direction is known before each value, so that chance is no distance; the total
+        variation distance of two samples is never 0 and grows with the number of bins.
+        """
         names = tuple(f"bin {index}" for index in range(FOLDED))
         counts = [tuple(round(total / PARTS) for total in each.bins) for each in (before, after)]
-        return _told_shares(before, after, leader, Histogram((), names, *counts))
+        shift = mean_interval(after.count, after.mean, after.deviation**2)
+        return Told(Interval(0, 0, 0), shift, shift, Histogram((), names, *counts))
 
     def state(self) -> dict[str, Any]:
         """JSON."""
@@ -154,7 +162,7 @@ class CountsLane(Lane):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a state."""
-        self._detector = Multinomial.from_state(state)
+        self._detector = Heading.from_state(state)
         self.learnt = self._detector.count
 
 
@@ -249,15 +257,22 @@ def _add_shares(tally: Tally, shares: Sequence[tuple[int, float]]) -> None:
         bins[index] += round(share * PARTS)
 
 
-def _folded(value: Value) -> list[tuple[int, float]] | None:
-    """Shares of the folded bins; None for what is no counts, or has none."""
+def _add_folded(tally: Tally, shares: Sequence[tuple[int, float]]) -> None:
+    tally.count += 1
+    bins = tally.bins
+    for index, share in shares:
+        bins[index % FOLDED] += round(share * PARTS)
+
+
+def _shares(value: Value) -> list[tuple[int, float]] | None:
+    """Shares of the bins; None for what is no counts, or has none."""
     if not isinstance(value, tuple):
         return None
     sums: dict[int, int] = {}
     for pair in value:
         if not isinstance(pair, tuple):
             return None
-        sums[pair[0] % FOLDED] = sums.get(pair[0] % FOLDED, 0) + pair[1]
+        sums[pair[0] % HASHED] = sums.get(pair[0] % HASHED, 0) + pair[1]
     total = sum(sums.values())
     return [(index, count / total) for index, count in sums.items()] if total > 0 else None
 
