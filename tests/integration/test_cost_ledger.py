@@ -125,13 +125,20 @@ class Cost:
         return None, ""
 
     async def write(
-        self, lines: Sequence[usage_pb2.UsageLine], *, abort: bool = False, pause_s: float = 0
+        self,
+        lines: Sequence[usage_pb2.UsageLine],
+        *,
+        abort: bool = False,
+        pause_s: float = 0,
+        last_after: asyncio.Event | None = None,
     ) -> None:
         producer = AIOKafkaProducer(
             bootstrap_servers=self.bootstrap, transactional_id=f"{self.prefix}-{abort}"
         )
         await producer.start()
         for start in range(0, len(lines), 5):
+            if last_after is not None and start + 5 >= len(lines):
+                await last_after.wait()
             await producer.begin_transaction()
             for line in lines[start : start + 5]:
                 out = encode(
@@ -185,10 +192,12 @@ async def test_spend_is_exact_over_aborts_repeats_and_a_kill(cost: Cost) -> None
     await cost.start()
     await cost.write(lines[:5])
     await cost.spend_of(5)
-    writing = asyncio.create_task(cost.write(lines[5:40], pause_s=0.5))
+    # There is more to come whenever the kill does.
+    killed = asyncio.Event()
+    writing = asyncio.create_task(cost.write(lines[5:40], pause_s=0.5, last_after=killed))
     await cost.spend_of(15)
     await cost.stop(signal.SIGKILL)
-    assert not writing.done(), "the kill came too late to be in the middle"
+    killed.set()
     await writing
 
     await cost.write([usage(n) for n in range(520, 540)], abort=True)

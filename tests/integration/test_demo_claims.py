@@ -154,7 +154,8 @@ async def test_a_second_answer_on_the_log_is_seen(stack):
 
 
 async def test_a_ticket_without_an_answer_ends_the_wait_and_is_named(stack):
-    failed, _ = await failing(stack, silent={"T-3"}, timeout_s=3)
+    # The others have that long to be answered, on a busy machine too.
+    failed, _ = await failing(stack, silent={"T-3"}, timeout_s=10)
     name = "every ticket has exactly one terminal response"
     assert failed[name].startswith("19 of 20; missing: 1 (T-3-")
 

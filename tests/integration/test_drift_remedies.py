@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -64,12 +64,6 @@ class Worker:
         await self._publisher.stop()
 
 
-@pytest.fixture
-async def worker(place: Place) -> AsyncIterator[Worker]:
-    async with Worker(place, lambda: POLICY) as made:
-        yield made
-
-
 def route(place: Place) -> Outgoing:
     champion, candidate = (
         route_pb2.Variant(name=name, base_model="triage", stage=stage, weight=weight)
@@ -106,17 +100,17 @@ async def alerts(place: Place, least: int) -> list[alert_pb2.Alert]:
     return [decode(record, alert_pb2.Alert) for record in found]
 
 
-async def test_a_candidate_that_drifts_loses_its_traffic_once(place: Place, worker: Worker) -> None:
-    await place.publish(route(place))
-    await asyncio.sleep(1)  # until the view has it: an operator's route is not seconds old
-    await place.publish(event(place, "e1", drift_pb2.DRIFT_STATE_DRIFT, "back"))
-    (opened,) = await alerts(place, 1)
-    assert (opened.state, opened.labels["outcome"]) == (alert_pb2.ALERT_STATE_OPENED, "done")
-    standing = newest(await place.read("routes"))["triage"]
-    assert standing.version == 2
-    assert {v.name: v.weight for v in standing.variants} == {"base": 90, "new": 0}
-    await place.publish(event(place, "e2", drift_pb2.DRIFT_STATE_COOLDOWN))
-    *_, over = await alerts(place, 2)
+async def test_a_candidate_that_drifts_loses_its_traffic_once(place: Place) -> None:
+    await place.publish(route(place))  # a worker reads routes to their end before it acts
+    async with Worker(place, lambda: POLICY):
+        await place.publish(event(place, "e1", drift_pb2.DRIFT_STATE_DRIFT, "back"))
+        (opened,) = await alerts(place, 1)
+        assert (opened.state, opened.labels["outcome"]) == (alert_pb2.ALERT_STATE_OPENED, "done")
+        standing = newest(await place.read("routes"))["triage"]
+        assert standing.version == 2
+        assert {v.name: v.weight for v in standing.variants} == {"base": 90, "new": 0}
+        await place.publish(event(place, "e2", drift_pb2.DRIFT_STATE_COOLDOWN))
+        *_, over = await alerts(place, 2)
     assert (over.incident_id, over.state) == ("remedy/e1", alert_pb2.ALERT_STATE_RESOLVED)
     # The way back that the alert names works.
     assert "penstock routes rollback triage --to 1" in opened.summary
@@ -126,7 +120,6 @@ async def test_a_candidate_that_drifts_loses_its_traffic_once(place: Place, work
 async def test_another_worker_does_not_do_again_what_was_done(place: Place) -> None:
     await place.publish(route(place))
     async with Worker(place, lambda: POLICY):
-        await asyncio.sleep(1)
         await place.publish(event(place, "e1", drift_pb2.DRIFT_STATE_DRIFT, "back"))
         await alerts(place, 1)
     async with Worker(place, lambda: POLICY):
@@ -138,12 +131,15 @@ async def test_another_worker_does_not_do_again_what_was_done(place: Place) -> N
     assert len(await place.read("routes")) == 2
 
 
-async def test_the_grpc_door_tells_of_incidents_of_the_log(place: Place, worker: Worker) -> None:
+async def test_the_grpc_door_tells_of_incidents_of_the_log(place: Place) -> None:
     made = alert_pb2.Alert(
         incident_id="drift-1", drift=alert_pb2.DriftIncident(model="triage", variant="base")
     )
     out = encode(made, topic=place.topic("alerts"), key="drift-1", source="drift")
-    async with open_channel(f"127.0.0.1:{worker.port}") as channel:
+    async with (
+        Worker(place, lambda: POLICY) as worker,
+        open_channel(f"127.0.0.1:{worker.port}") as channel,
+    ):
         request = drift_service_pb2.WatchIncidentsRequest()
         told = aiter(DriftStub(channel).WatchIncidents(request, wait_for_ready=True))
         await place.publish(out)

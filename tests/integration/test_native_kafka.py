@@ -95,4 +95,4 @@ def test_node_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         assert node is not None
         os.kill(starter.pid, signal.SIGKILL)
         starter.wait()
-        assert wait_until(lambda: identify(node.pid) != node, timeout_s=10)
+        assert wait_until(lambda: identify(node.pid) != node, timeout_s=60)

@@ -16,8 +16,9 @@ import pytest
 
 from penstock.codec import encode
 from penstock.identity import response_id_of
+from penstock.kafka.reader import LogReader
 from penstock.kafka.transactions import TransactionalPublisher
-from penstock.records import Outgoing
+from penstock.records import Outgoing, Record
 from penstock.v1 import feedback_pb2, response_pb2
 from penstock_drift.values import Observation, Tick
 from penstock_drift.wire import from_record
@@ -25,6 +26,8 @@ from tests.integration.operator_place import Place, admitted, make_place
 
 pytestmark = pytest.mark.integration
 
+KILLS = 5
+WAVE = 300  # responses that are written for each kill
 WORKER = """
 import asyncio
 from penstock.kafka.publisher import KafkaPublisher
@@ -143,31 +146,65 @@ async def test_requests_responses_and_feedback_are_joined_and_ticks_go_on_withou
         await until(place, lambda found: told(found) == everybody)
 
 
+async def write_wave(place: Place, numbers: range, draw: random.Random) -> int:
+    """Requests, their responses in any order, and a rating of each tenth.
+
+    Returns:
+        How many observations they give.
+    """
+    rated = numbers[::10]
+    await place.publish(*(request(place, n) for n in numbers))
+    await place.publish(*(response(place, n) for n in draw.sample(numbers, len(numbers))))
+    await place.publish(*(rating(place, n, "billing") for n in rated))
+    return len(numbers) + len(rated)
+
+
+@contextlib.asynccontextmanager
+async def written_from_now_on(place: Place) -> AsyncIterator[list[Observation]]:
+    """Observations as they are written to `signals`, before anybody knows of their commit."""
+    found: list[Observation] = []
+
+    def take(record: Record) -> None:
+        item = from_record(record)
+        if isinstance(item, Observation):
+            found.append(item)
+
+    reader = LogReader(place.bootstrap, place.topic("signals"), read_committed=False)
+    reading = asyncio.create_task(reader.run(take))
+    try:
+        await asyncio.wait_for(reader.caught_up.wait(), 60)
+        yield found
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.mark.timeout(600)
 async def test_killed_at_any_moment_each_record_is_drawn_from_once(
     kafka: Any, tmp_path: Path
 ) -> None:
-    draw, count = random.Random(11), 6000
+    draw, log = random.Random(11), tmp_path / "drift.log"
     place = await make_place(kafka.bootstrap)
-    for start in range(0, count, 1000):
-        await place.publish(*(request(place, n) for n in range(start, start + 1000)))
-        shuffled = draw.sample(range(start, start + 1000), 1000)
-        await place.publish(*(response(place, n) for n in shuffled))
-    await place.publish(*(rating(place, n, "billing") for n in range(0, count, 10)))
-    expected, kills = count + count // 10, 0
-    while len(observations(await signals(place))) < expected:
-        async with worker(place, tmp_path / "drift.log") as process:
-            before = len(observations(await signals(place)))
-            # Dies in the middle of things: soon after the first of this incarnation is there.
-            await until(place, at_least(min(before + 1, expected)))
-            if kills < 6:
-                await asyncio.sleep(draw.uniform(0, 0.3))
-            else:
-                await until(place, at_least(expected))
+    expected = kills = waves = 0
+    while kills < KILLS:
+        # A quick worker may end a wave before it is killed; then there is another one.
+        assert waves < 5 * KILLS, f"of {waves} kills {kills} came in the middle of work"
+        numbers = range(waves * WAVE, (waves + 1) * WAVE)
+        expected += await write_wave(place, numbers, draw)
+        waves += 1
+        point = draw.randrange(1, WAVE)
+        async with written_from_now_on(place) as written, worker(place, log) as process:
+            async with asyncio.timeout(90):
+                while len(written) < point:
+                    assert process.returncode is None, log.read_text()[-4000:]
+                    await asyncio.sleep(0.001)
             process.kill()
-            kills += 1
-    assert kills >= 3
+            await process.wait()
+        kills += len(observations(await signals(place))) < expected
+    async with worker(place, log):
+        await until(place, at_least(expected))
     found = observations(await signals(place))
     assert Counter(Counter(each.source for each in found).values()) == {1: expected}
     drawn = [each for each in found if each.source.topic == "responses"]
-    assert {each.request_id for each in drawn} == {f"r{n}" for n in range(count)}
+    assert {each.request_id for each in drawn} == {f"r{n}" for n in range(waves * WAVE)}
     assert all("prompt_words" in each.values for each in drawn)
