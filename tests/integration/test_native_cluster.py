@@ -6,6 +6,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from penstock.kafka.broker import KafkaMembership
+from penstock.kafka.ports import Position
+from penstock.records import Partition
 from penstock_native.kafka import Door
 from penstock_native.ports import LOOPBACK, free_port, kafka_answers, wait_until
 from penstock_native.stack import Stack
@@ -73,6 +76,24 @@ async def test_acknowledged_records_survive_the_kill_of_any_node(stack: Stack) -
     assert values == [
         f"{when} {node}" for node in stack.kafka_ports for when in ("before", "without")
     ]
+
+
+async def test_a_node_that_is_not_the_coordinator_gives_no_position_away(stack: Stack) -> None:
+    partition, group = Partition(TOPIC, 1), "moved"
+    consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka_bootstrap, group_id=group)
+    await consumer.start()
+    membership = KafkaMembership(consumer, stack.kafka_bootstrap, "test", group)
+    try:
+        ownership = await membership.take(partition)
+        await ownership.commit([], 41, "kept")
+        await ownership.release()
+        for node in (1, 2, 3):  # two of them answer with an error and no partitions
+            consumer._coordinator.coordinator_id = node
+            ownership = await membership.take(partition)
+            await ownership.release()
+            assert ownership.position == Position(41, "kept")
+    finally:
+        await consumer.stop()
 
 
 def test_node_says_where_it_listens(stack: Stack) -> None:
