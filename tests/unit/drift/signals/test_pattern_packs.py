@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.personal_data import has_personal_data
 from penstock_drift.signals.facts import Answer, Facts
 from penstock_drift.signals.packs import pack
-from penstock_drift.signals.safety import has_personal_data
 
 
 def score(name: str, text: str) -> float:

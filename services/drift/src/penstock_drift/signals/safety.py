@@ -5,69 +5,13 @@ Hits of pattern packs: made to see a rate change, not to judge a single text.
 
 from __future__ import annotations
 
-import re
-
+from penstock.personal_data import has_personal_data
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import MAX_TEXT, Facts
 from penstock_drift.signals.packs import pack
 from penstock_drift.values import Kind, SignalType
 
-__all__ = ["PII_VERSION", "SIGNALS", "has_personal_data"]
-
-# Rises with every change of the expressions below, as a pack's does.
-PII_VERSION = 1
-_EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,24}){1,4}")
-_PHONE = re.compile(
-    r"(?<![\w.])(?:\+|00)[1-9]\d{0,2}[ ./-]?(?:\(\d{1,4}\)[ ./-]?)?\d(?:[ ./-]?\d){6,12}(?!\w)"
-    r"|(?<![\w.-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?![\w-])"
-)
-_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
-_IBAN = re.compile(r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
-_SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
-_SECRET = re.compile(
-    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9_-]{20,}"
-    r"|xox[abp]-[A-Za-z0-9-]{10,})|-----BEGIN (?:\w+ )?PRIVATE KEY-----"
-)
-# What every number has that is looked for; it spares texts without one the search.
-_DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
-_SECRETS = ("AKIA", "gh", "sk-", "xox", "-----BEGIN")
-
-
-def has_personal_data(text: str) -> bool:
-    """Whether a text holds an e-mail address, a phone or card number, an IBAN, an SSN or a key.
-
-    Cards and IBANs count with their check digits only.
-    """
-    if "@" in text and _EMAIL.search(text):
-        return True
-    if any(mark in text for mark in _SECRETS) and _SECRET.search(text):
-        return True
-    if any(_mod_97(match.group()) for match in _IBAN.finditer(text)):
-        return True
-    if not _DIGITS.search(text):
-        return False
-    return bool(
-        _PHONE.search(text)
-        or _SSN.search(text)
-        or any(_luhn(match.group()) for match in _CARD.finditer(text))
-    )
-
-
-def _luhn(number: str) -> bool:
-    """ISO/IEC 7812-1, annex B."""
-    digits = [int(c) for c in number if c.isdecimal()]
-    if len(set(digits)) == 1:
-        return False
-    doubled = [d if i % 2 == 0 else d * 2 - 9 * (d > 4) for i, d in enumerate(reversed(digits))]
-    return sum(doubled) % 10 == 0
-
-
-def _mod_97(iban: str) -> bool:
-    """ISO 13616: the country and check digits moved to the end, letters as 10 to 35."""
-    plain = iban.replace(" ", "")
-    if not (15 <= len(plain) <= 34 and plain.isascii()):
-        return False
-    return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
+__all__ = ["SIGNALS"]
 
 
 def pii(facts: Facts) -> float | None:
