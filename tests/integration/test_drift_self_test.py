@@ -13,7 +13,8 @@ import pytest
 
 from penstock_drift.policy import SELF_TEST_MODEL
 from penstock_native.ports import free_port
-from tests.integration.drift_stream import events_of, worker
+from tests.integration.drift_stream import events_of
+from tests.integration.drift_worker import worker
 from tests.integration.operator_place import make_place
 
 pytestmark = pytest.mark.integration
