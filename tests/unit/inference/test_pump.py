@@ -207,6 +207,25 @@ async def test_an_answer_carries_what_the_request_brought() -> None:
     assert record.header("content-type") == "application/json"
 
 
+async def test_an_answer_says_through_which_adapter_it_came_and_what_was_not_generated_none() -> (
+    None
+):
+    async with bench(room=1) as b:
+        b.publish(admitted("base"))
+        (work,) = await b.running(1)
+        b.answer(work)
+        b.route({"v1": 1}, version=8, adapter="tuned-2")
+        b.publish(admitted("tuned"), admitted("waits"))
+        (work,) = await b.running(1)
+        b.pump.cancel("waits", "acme")
+        b.answer(work)
+        found = {r.request_id: r for r in await _responses(b, 3)}
+    assert found["base"].HasField("adapter")
+    assert (found["base"].adapter, found["tuned"].adapter) == ("", "tuned-2")
+    assert (found["base"].route_version, found["tuned"].route_version) == (7, 8)
+    assert not found["waits"].HasField("adapter")
+
+
 async def test_answer_usage_and_reply_are_written_together() -> None:
     async with bench() as b:
         b.publish(admitted(reply_partition=0))
@@ -480,6 +499,7 @@ async def test_the_same_question_is_answered_from_the_cache_and_costs_nothing() 
         by_id = {r.request_id: r for r in await _responses(b, 3)}
         lines = {line.request_id: line for line in await b.lines()}
     assert by_id["two"].cached
+    assert not by_id["two"].HasField("adapter")
     assert by_id["two"].text == "yes"
     assert lines["two"].kind == usage_pb2.USAGE_KIND_CACHE_HIT
     assert lines["two"].usage.completion_tokens == 0

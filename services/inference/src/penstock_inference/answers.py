@@ -85,6 +85,7 @@ class Answers:
         now_s: float,
         avoided: common_pb2.Usage | None = None,
         similarity: float | None = None,
+        adapter: str | None = None,
     ) -> list[Outgoing]:
         """The terminal response, its usage and its reply: written in one transaction.
 
@@ -101,8 +102,11 @@ class Answers:
             now_s: When it ended.
             avoided: For an answer from the cache, what it did not have to generate.
             similarity: For one from the semantic cache, how alike the questions are.
+            adapter: For one that an engine answered, the adapter, empty for the base model alone.
         """
         response = _response(admitted, result, attempt=attempt, started_s=started_s, now_s=now_s)
+        if adapter is not None:
+            response.adapter = adapter
         if avoided is not None:
             response.cached = True
             if similarity is not None:

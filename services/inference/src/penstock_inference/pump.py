@@ -371,6 +371,7 @@ class Pump:
                 now_s=self._now(),
                 avoided=avoided,
                 similarity=similarity,
+                adapter=job.item.adapter if job.started_s and avoided is None else None,
             )
         finally:
             if token is not None:
