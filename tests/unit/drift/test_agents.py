@@ -126,9 +126,10 @@ async def test_from_signals_to_events_and_alerts() -> None:
     refusal = next(alert for alert in opened if alert.labels["kind"] == "quality")
     assert refusal.severity == alert_pb2.SEVERITY_PAGE
     assert "refusal of m/v" in refusal.title
-    assert refusal.drift.causes[0].name == "route_change"
+    assert refusal.drift.causes[0].name == "adapter"
     lead = refusal.drift.evidence[0]
     effect = lead.after.estimate - lead.before.estimate
+    assert {part.name for part in refusal.drift.segments} == {"task=a", "task=b"}
     assert sum(part.amount for part in refusal.drift.segments) == pytest.approx(effect)
     assert all(out.key == b"m/v" for out in log.on("drift"))
 

@@ -183,7 +183,8 @@ async def test_a_response_and_its_request_become_one_observation_per_key() -> No
     broker = await drawn_from(admitted(1), response(1, 15_500, labels={"task": "a", "other": "x"}))
     whole, task = observations(broker)
     assert (whole.key, task.key) == (Key("triage", "base"), Key("triage", "base", "task=a"))
-    assert dataclasses.replace(task, key=whole.key) == whole
+    assert dataclasses.replace(task, key=whole.key, segments=("task=a",)) == whole
+    assert (task.segments, whole.adapter) == ((), None)
     assert (whole.request_id, whole.time_ms, whole.route_version) == ("r1", 15_500, 3)
     assert whole.source == ("responses", 0, 0)
     assert whole.values["completion_tokens"] == 5
@@ -192,6 +193,13 @@ async def test_a_response_and_its_request_become_one_observation_per_key() -> No
     # Of the request:
     assert whole.values["turns"] == 1
     assert "prompt_words" in whole.values
+
+
+async def test_the_adapter_that_answered_is_told_and_none_is_not_the_same_as_unknown() -> None:
+    (base,) = observations(await drawn_from(response(1, 15_500, adapter="")))
+    (tuned,) = observations(await drawn_from(response(1, 15_500, adapter="triage-2")))
+    assert (base.adapter, tuned.adapter) == ("", "triage-2")
+    assert base.segments == ("task=",)
 
 
 async def test_a_response_without_its_request_tells_what_it_can() -> None:

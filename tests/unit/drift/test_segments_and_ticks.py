@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock_drift.segments import UNSEEN_MS, Segments
+from penstock_drift.segments import UNSEEN_MS, Segments, keys_of
 from penstock_drift.signals.facts import Answer
 from penstock_drift.source_clock import COMMIT_MS, Grid, SourceClock
 from penstock_drift.values import Key, Tick
@@ -16,14 +16,14 @@ def segments_of(
     segments: Segments, labels: dict[str, str], watched: dict[str, int], at: int = 0
 ) -> list[str]:
     answer = Answer("r", "m", "v", labels=labels)
-    return [key.segment for key in segments.keys(answer, watched, at)]
+    return [key.segment for key in keys_of(answer, segments.of(answer, watched, at))]
 
 
 def test_all_traffic_and_each_label_that_is_watched() -> None:
-    found = Segments().keys(
-        Answer("r", "m", "v", labels={"task": "a", "x": "y"}), {"task": 2, "z": 2}, 0
-    )
-    assert list(found) == [Key("m", "v", ""), Key("m", "v", "task=a")]
+    answer = Answer("r", "m", "v", labels={"task": "a", "x": "y"})
+    segments = Segments().of(answer, {"task": 2, "z": 2}, 0)
+    assert segments == ("task=a", "z=")
+    assert list(keys_of(answer, segments)) == [Key("m", "v", ""), Key("m", "v", "task=a")]
 
 
 def test_values_beyond_the_bound_are_one_segment() -> None:

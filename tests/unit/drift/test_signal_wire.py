@@ -60,6 +60,9 @@ def test_keys_that_share_values_are_written_as_if_alone() -> None:
         observation(values=values, key=Key("m", "v", ""), time_ms=3, source=Source("t", 2, 9)),
         observation(values={"a": 1.0}),
         observation(values=values, request_id="r2", route_version=0),
+        observation(values=values, adapter="", segments=("task=x", "client=")),
+        observation(values=values, adapter="triage-7"),
+        observation(values=values),
     ]
     records = SignalWriter("p.signals", 3).observations(items)
     assert [from_record(as_read(record)) for record in records] == items

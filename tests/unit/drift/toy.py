@@ -19,6 +19,7 @@ from penstock_drift.evidence import (
 from penstock_drift.fold import PartitionFold
 from penstock_drift.judge import Judge, Verdicts
 from penstock_drift.keys import Bank
+from penstock_drift.parts import Parts
 from penstock_drift.policy import Policy
 from penstock_drift.signals.declared import Declaration
 from penstock_drift.snapshots import (
@@ -66,8 +67,10 @@ class ToyChannel:
             "capped": 0,
             "votes": 0,
             "routes": [0, 0],
+            "parts": [],
             **(state or {}),
         }
+        self._parts = Parts.from_state(self._s["parts"])
 
     @property
     def warming(self) -> bool:
@@ -81,24 +84,30 @@ class ToyChannel:
     def fired(self) -> int:
         return int(self._s["votes"])
 
-    def update(self, value: Value, exemplar: Exemplar, route_version: int) -> None:
+    def update(
+        self, value: Value, exemplar: Exemplar, route_version: int, segments: Sequence[str]
+    ) -> None:
         assert isinstance(value, float)
         s = self._s
         if self.warming:
             s["n"] += 1
             s["mean"] += (value - s["mean"]) / s["n"]
             s["routes"] = [route_version, 0]
+            self._parts.learn(segments, value)
             return
         # Order matters, so that a wrong order is seen.
         s["sum"] = min(max(0.0, s["sum"] * 0.999 + abs(value - s["mean"]) - 0.5), 20.0)
         if s["sum"] == 0.0:
             s["after"], s["total"], s["onset"] = 0, 0.0, exemplar.time_ms
+            self._parts.begin()
+        self._parts.test(segments, value)
         s["after"] += 1
         s["total"] += value
         s["routes"][1] = route_version
         s["capped"] = s["capped"] + 1 if s["sum"] == 20.0 else 0
         if s["capped"] >= 50:
             self._s = {**ToyChannel(self._signal)._s, "baseline": s["baseline"] + 1}
+            self._parts = Parts()
 
     def evidence(self) -> SignalEvidence:
         s = self._s
@@ -122,10 +131,11 @@ class ToyChannel:
             baseline=s["baseline"],
             route_version_before=s["routes"][0],
             route_version_after=s["routes"][1],
+            parts=self._parts.tallies(),
         )
 
     def state(self) -> Mapping[str, Any]:
-        return dict(self._s)
+        return {**self._s, "parts": self._parts.state()}
 
 
 class ToyBank:
@@ -152,9 +162,12 @@ def observation(
     signal: str = "refusal",
     partition: int = 0,
     route: int = 1,
+    adapter: str | None = None,
+    segments: tuple[str, ...] = (),
 ) -> Observation:
     source = Source("responses", partition, offset)
-    return Observation(key, f"r{partition}-{offset}", time_ms, source, {signal: value}, route)
+    name = f"r{partition}-{offset}"
+    return Observation(key, name, time_ms, source, {signal: value}, route, adapter, segments)
 
 
 POLICY = """
@@ -215,6 +228,8 @@ def make_world(
                             signal=("refusal", "latency")[offset % 2],
                             partition=source,
                             route=1 + (second >= shift[0]),
+                            segments=() if key.segment else (f"task={'ab'[offset // 2 % 2]}",),
+                            adapter="" if second < shift[0] else f"a-{second >= gap[0]}",
                         )
                     )
                 offset += 1

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from penstock_drift.evidence import Entry
+from penstock_drift.explain import mix_share
 from penstock_drift.policy import SELF_TEST_MODEL
 from penstock_drift.values import Kind
 
@@ -30,15 +31,12 @@ class Cause:
     reason: str
 
 
-def likely_causes(
-    lead: Entry, others: Iterable[Entry], mix_share: float = 0.0
-) -> tuple[Cause, ...]:
+def likely_causes(lead: Entry, others: Iterable[Entry]) -> tuple[Cause, ...]:
     """What speaks for a cause, most likely first; `unknown` alone where nothing does.
 
     Args:
         lead: The signal that leads the incident.
         others: Evidence on whatever else is suspicious now, of any model.
-        mix_share: Of the lead's effect, what the change of the traffic's mix makes.
     """
     key, kind = lead.key, lead.evidence.kind
     at_once = [
@@ -51,7 +49,7 @@ def likely_causes(
     elsewhere = sorted({other.key[:2] for other in at_once} - {key[:2]})
     found: list[Cause] = []
     found += _route_change(lead, elsewhere)
-    found += _traffic_mix(own, mix_share)
+    found += _traffic_mix(own, mix_share(lead.evidence))
     found += _upstream(kind, own, elsewhere)
     if kind is not Kind.INPUT:
         found += _input(own)
@@ -72,6 +70,15 @@ def _route_change(lead: Entry, elsewhere: Sequence[object]) -> list[Cause]:
     if not before or after <= before:
         return []
     alone = "" if elsewhere else "; no other model or variant changed with it"
+    former, adapter = lead.evidence.adapter_before, lead.evidence.adapter_after
+    if former is not None and adapter is not None and former != adapter:
+        return [
+            Cause(
+                "adapter",
+                f"{_through(adapter)} answers since route version {after}, "
+                f"{_through(former)} did before{alone}",
+            )
+        ]
     return [
         Cause(
             "route_change",
@@ -80,9 +87,13 @@ def _route_change(lead: Entry, elsewhere: Sequence[object]) -> list[Cause]:
     ]
 
 
-def _traffic_mix(own: Sequence[Entry], mix_share: float) -> list[Cause]:
-    if mix_share >= 0.5:
-        return [Cause("traffic_mix", f"segments' shares of the traffic make {mix_share:.0%} of it")]
+def _through(adapter: str) -> str:
+    return f"adapter {adapter}" if adapter else "the base model alone"
+
+
+def _traffic_mix(own: Sequence[Entry], share: float) -> list[Cause]:
+    if share >= 0.5:
+        return [Cause("traffic_mix", f"segments' shares of the traffic make {share:.0%} of it")]
     mixed = [each for each in own if each.evidence.signal == TRAFFIC_MIX]
     if mixed:
         return [Cause("traffic_mix", "the segments' shares of the traffic changed with it")]

@@ -7,7 +7,7 @@ less than 2 kB; what it does follows from its values and their order alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, assert_never
 
 from penstock_drift.detectors.calibrated import RestorableAlarm, make
@@ -16,6 +16,7 @@ from penstock_drift.evidence import Channel, Exemplar, SignalEvidence, Vote
 from penstock_drift.lanes import BoundedLane, Lane, NumberLane, RateLane
 from penstock_drift.normalise import Season
 from penstock_drift.onset import Onset
+from penstock_drift.parts import Parts
 from penstock_drift.share_lanes import CategoryLane, CountsLane, PointLane
 from penstock_drift.signals.declared import Declaration, Transform
 from penstock_drift.tally import Examples, Tally
@@ -25,6 +26,8 @@ __all__ = ["ORDERED", "SignalChannel", "Status", "Watch", "lane_of", "standardis
 
 # Types that calibrated detectors can see: those whose values have an order.
 ORDERED = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED, SignalType.VECTOR)
+# Types whose values have a mean that says something.
+MEANS = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED)
 # A calibrated detector that fired speaks for so many values, if the onset is not before it.
 SPEAKS_FOR = 200
 # Of the CUSUM, below which what is seen shows nothing yet.
@@ -107,6 +110,8 @@ class SignalChannel:
         self._lane = lane_of(declaration, watch)
         self._before, self._after = Tally(self._lane.bins), Tally(self._lane.bins)
         self._usual, self._odd = Examples(), Examples()
+        # Only where values have a mean that segments' values add up to.
+        self._parts = Parts() if declaration.type in MEANS else None
         self._onset = Onset()
         self._observations = 0
         self._updated_ms = 0
@@ -139,29 +144,44 @@ class SignalChannel:
         """How many calibrated detectors have fired since the onset, and have a vote."""
         return sum(map(self._speaks, self._alarms)) if self._alarms else 0
 
-    def update(self, value: Value, exemplar: Exemplar, route_version: int = 0) -> None:
+    def update(
+        self,
+        value: Value,
+        exemplar: Exemplar,
+        route_version: int = 0,
+        segments: Sequence[str] = (),
+    ) -> None:
         """Takes the next value, in order of event time; what is not usable does nothing.
 
         Args:
             value: The value.
             exemplar: Where it comes from; its `value` is not read.
             route_version: The route that the request was admitted under; 0 where not known.
+            segments: Of all traffic, the segments that the value is in: one of each label.
         """
         if self._lane.armed:
-            self._test(value, exemplar, route_version)
+            self._test(value, exemplar, route_version, segments)
         else:
-            self._learn(value, exemplar, route_version)
+            self._learn(value, exemplar, route_version, segments)
 
-    def _learn(self, value: Value, exemplar: Exemplar, route_version: int) -> None:
+    def _learn(
+        self, value: Value, exemplar: Exemplar, route_version: int, segments: Sequence[str]
+    ) -> None:
+        counted = self._before.count
         seen = self._lane.learn(value, exemplar.time_ms, self._before)
         if seen is None:
             return
+        # Values that only set a scale are not in the baseline's mean.
+        if segments and self._parts is not None and self._before.count > counted:
+            self._parts.learn(segments, seen.number)
         self._observations += 1
         self._updated_ms = exemplar.time_ms
         self._route = route_version or self._route
         self._usual.offer(-seen.odd, seen.number, exemplar)
 
-    def _test(self, value: Value, exemplar: Exemplar, route_version: int) -> None:
+    def _test(
+        self, value: Value, exemplar: Exemplar, route_version: int, segments: Sequence[str]
+    ) -> None:
         lane, time_ms = self._lane, exemplar.time_ms
         mixture, begins = lane.mixture, self._begins
         ratio = 1.0 if mixture.fresh else mixture.ratio
@@ -173,6 +193,10 @@ class SignalChannel:
             # The change, if there is one, began with this value.
             self._after, self._odd = after, Examples()
             self._begins = False
+            if self._parts is not None:
+                self._parts.begin()
+        if segments and self._parts is not None:
+            self._parts.test(segments, seen.number)
         self._onset.before(begins, ratio, time_ms, self._route)
         self._observations += 1
         self._updated_ms = time_ms
@@ -235,6 +259,7 @@ class SignalChannel:
             baseline=self._version,
             route_version_before=self._onset.route,
             route_version_after=self._route,
+            parts=self._parts.tallies() if self._parts is not None else (),
         )
 
     def _votes(self) -> tuple[Vote, ...]:
@@ -273,6 +298,8 @@ class SignalChannel:
             "before": self._before.state(),
             "usual": self._usual.state(),
         }
+        if self._parts is not None and (parts := self._parts.state()):
+            found["parts"] = parts
         if self._lane.armed:
             found |= {
                 "after": self._after.state(),
@@ -303,6 +330,8 @@ class SignalChannel:
         found._lane.restore(state["lane"])
         found._before = Tally.from_state(state["before"])
         found._usual = Examples.from_state(state["usual"])
+        if found._parts is not None:
+            found._parts = Parts.from_state(state.get("parts", ()))
         if "after" in state:
             found._after = Tally.from_state(state["after"])
             found._odd = Examples.from_state(state["odd"])

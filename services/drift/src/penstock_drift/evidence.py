@@ -17,6 +17,7 @@ __all__ = [
     "Exemplar",
     "Histogram",
     "Interval",
+    "PartTally",
     "SignalEvidence",
     "TickEvidence",
     "Vote",
@@ -86,6 +87,25 @@ class Exemplar:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PartTally:
+    """A segment's part of a signal's values over all traffic.
+
+    Attributes:
+        segment: `label=value`; `label=` for what lacks the label.
+        before: How many values of the baseline.
+        total_before: Their sum, in the signal's unit.
+        after: How many values since the onset.
+        total_after: Their sum.
+    """
+
+    segment: str
+    before: int
+    total_before: float
+    after: int
+    total_after: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SignalEvidence:
     """The evidence on one signal of one key.
 
@@ -108,6 +128,10 @@ class SignalEvidence:
         baseline: Version of the baseline; rises when the channel rebases.
         route_version_before: The route that answered before the onset; 0 where not known.
         route_version_after: The newest route that answered since.
+        adapter_before: The adapter of the route before, empty for the base model alone; None where
+            not known.
+        adapter_after: That of the newest route.
+        parts: Over all traffic, how the values divide over segments; of signals with a mean.
     """
 
     signal: str
@@ -128,6 +152,9 @@ class SignalEvidence:
     baseline: int
     route_version_before: int
     route_version_after: int
+    adapter_before: str | None = None
+    adapter_after: str | None = None
+    parts: tuple[PartTally, ...] = ()
 
     @property
     def fired(self) -> int:

@@ -11,6 +11,7 @@ from penstock_drift.evidence import (
     Exemplar,
     Histogram,
     Interval,
+    PartTally,
     SignalEvidence,
     TickEvidence,
     Vote,
@@ -143,6 +144,18 @@ def entry_to_wire(entry: Entry) -> drift_pb2.SignalEvidence:
         route_version_before=found.route_version_before,
         route_version_after=found.route_version_after,
         observations_in_tick=entry.in_tick,
+        adapter_before=found.adapter_before,
+        adapter_after=found.adapter_after,
+        parts=[
+            drift_pb2.SegmentTally(
+                segment=part.segment,
+                before=part.before,
+                total_before=part.total_before,
+                after=part.after,
+                total_after=part.total_after,
+            )
+            for part in found.parts
+        ],
     )
 
 
@@ -179,6 +192,12 @@ def entry_from_wire(record: drift_pb2.SignalEvidence) -> Entry:
         baseline=record.baseline,
         route_version_before=record.route_version_before,
         route_version_after=record.route_version_after,
+        adapter_before=record.adapter_before if record.HasField("adapter_before") else None,
+        adapter_after=record.adapter_after if record.HasField("adapter_after") else None,
+        parts=tuple(
+            PartTally(part.segment, part.before, part.total_before, part.after, part.total_after)
+            for part in record.parts
+        ),
     )
     return Entry(
         Key(record.model, record.variant, record.segment), evidence, record.observations_in_tick

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from penstock_drift.evidence import Entry
+from penstock_drift.evidence import Entry, PartTally, SignalEvidence
 
-__all__ = ["REST", "Contribution", "Part", "by_segment", "by_signal", "parts_of"]
+__all__ = ["REST", "Contribution", "Part", "by_segment", "by_signal", "mix_share", "parts_of"]
 
 # What no watched segment accounts for.
 REST = "all other traffic"
@@ -59,9 +59,10 @@ def by_segment(before: float, after: float, parts: Sequence[Part]) -> list[Contr
         within = (p + q) / 2 * (n - m)
         mix    = (q - p) * ((m + n) / 2 - (before + after) / 2)
 
-    (Kitagawa, "Components of a difference between two rates", JASA 50, 1955, with the two terms
-    centred on the whole). What the parts leave over is a segment of its own, whose shares and means
-    follow by subtraction, so that nothing is lost and nothing counted twice.
+    (Kitagawa, "Components of a difference between two rates", JASA 50, 1955, with the mix centred
+    on the whole, which changes no sum). What the parts leave over is a segment of its own, whose
+    shares and means follow by subtraction, so that nothing is lost and nothing counted twice. A
+    segment that came or went has one mean only: all of its amount is mix.
 
     Args:
         before: Mean of the whole before, in the signal's unit.
@@ -74,12 +75,12 @@ def by_segment(before: float, after: float, parts: Sequence[Part]) -> list[Contr
     effect, centre = after - before, (before + after) / 2
     found = []
     for part in [*parts, *_rest(before, after, parts)]:
-        within = (part.share_before + part.share_after) / 2 * (part.mean_after - part.mean_before)
-        mix = (part.share_after - part.share_before) * (
-            (part.mean_before + part.mean_after) / 2 - centre
-        )
+        mean_before = part.mean_before if part.share_before else part.mean_after
+        mean_after = part.mean_after if part.share_after else part.mean_before
+        within = (part.share_before + part.share_after) / 2 * (mean_after - mean_before)
+        mix = (part.share_after - part.share_before) * ((mean_before + mean_after) / 2 - centre)
         found.append(Contribution(part.name, within + mix, 0.0, within, mix))
-    # Where the parts say more than the whole, as when their windows differ, it shows here.
+    # Where the parts say more than the whole, which those of `parts_of` never do, it shows here.
     over = effect - sum(each.amount for each in found)
     if abs(over) > 1e-9 * max(abs(effect), abs(before), abs(after)):
         found.append(Contribution("not accounted for", over, 0.0))
@@ -105,27 +106,52 @@ def _rest(before: float, after: float, parts: Sequence[Part]) -> list[Part]:
     ]
 
 
-def parts_of(segments: Iterable[Entry], shares: Mapping[str, tuple[float, float]]) -> list[Part]:
-    """The segments of the label that explains most, as parts of all traffic.
+def parts_of(evidence: SignalEvidence) -> list[Part]:
+    """The segments of the label that explains most, as parts of all traffic; none if none is known.
 
-    Args:
-        segments: One signal in segments of several labels; labels overlap, their values do not.
-        shares: By segment, its shares of the traffic before and since the onset.
+    Counted are the very values of the signal's own means, so that shares add up to 1 and the parts
+    to the whole. A label that was not watched all the while, as when the policy has named it since,
+    is passed over.
     """
-    by_label: dict[str, list[Part]] = {}
-    for entry in segments:
-        segment, evidence = entry.key.segment, entry.evidence
-        if segment in shares:
-            part = Part(
-                segment, *shares[segment], evidence.before.estimate, evidence.after.estimate
-            )
-            by_label.setdefault(segment.split("=", 1)[0], []).append(part)
-    return max(
-        (by_label[label] for label in sorted(by_label)),
-        key=lambda parts: sum(
-            abs(part.mean_after - part.mean_before) * part.share_after for part in parts
-        ),
-        default=[],
+    by_label: dict[str, list[PartTally]] = {}
+    for tally in evidence.parts:
+        by_label.setdefault(tally.segment.partition("=")[0], []).append(tally)
+    whole = (evidence.observations_before, evidence.observations_after)
+    labels = [
+        [_part(tally, *whole) for tally in tallies]
+        for _, tallies in sorted(by_label.items())
+        if all(whole) and (sum(t.before for t in tallies), sum(t.after for t in tallies)) == whole
+    ]
+    return max(labels, key=lambda parts: _telling(evidence, parts), default=[])
+
+
+def mix_share(evidence: SignalEvidence) -> float:
+    """Of a signal's change, what the segments' shares of the traffic make; in shares of it."""
+    before, after = evidence.before.estimate, evidence.after.estimate
+    if after == before:
+        return 0.0
+    parts = by_segment(before, after, parts_of(evidence))
+    return sum(part.mix for part in parts) / (after - before)
+
+
+def _part(tally: PartTally, before: int, after: int) -> Part:
+    label, _, value = tally.segment.partition("=")
+    return Part(
+        tally.segment if value else f"no {label}",
+        tally.before / before,
+        tally.after / after,
+        tally.total_before / tally.before if tally.before else 0.0,
+        tally.total_after / tally.after if tally.after else 0.0,
+    )
+
+
+def _telling(evidence: SignalEvidence, parts: Sequence[Part]) -> float:
+    """How far the amounts are from those of a label that has nothing to do with the change."""
+    before, after = evidence.before.estimate, evidence.after.estimate
+    shares = {part.name: (part.share_before + part.share_after) / 2 for part in parts}
+    return sum(
+        abs(each.amount - shares.get(each.name, 0.0) * (after - before))
+        for each in by_segment(before, after, parts)
     )
 
 

@@ -16,13 +16,13 @@ from penstock.records import Record
 from penstock.v1 import admitted_pb2, feedback_pb2, response_pb2
 from penstock_drift.facts_wire import answer_of, event_time_ms, opinion_of, question_of
 from penstock_drift.policy import Policy
-from penstock_drift.segments import Segments
+from penstock_drift.segments import Segments, keys_of
 from penstock_drift.signals.catalogue import Catalogue, drawn
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Answer, Facts
 from penstock_drift.signals.feedback import GOLDEN
 from penstock_drift.source_clock import Grid
-from penstock_drift.values import Observation, Source, Value
+from penstock_drift.values import ALL, Observation, Source, Value
 
 __all__ = ["Extraction", "Plan", "left_out", "plan_of", "source_of"]
 
@@ -140,7 +140,17 @@ class Extraction:
     ) -> list[Observation]:
         if not values:
             return []
+        segments = self._segments.of(answer, plan.segments, time_ms)
         return [
-            Observation(key, answer.request_id, time_ms, source, values, answer.route_version)
-            for key in self._segments.keys(answer, plan.segments, time_ms)
+            Observation(
+                key,
+                answer.request_id,
+                time_ms,
+                source,
+                values,
+                answer.route_version,
+                answer.adapter,
+                segments if key.segment == ALL else (),
+            )
+            for key in keys_of(answer, segments)
         ]

@@ -54,6 +54,7 @@ def answer_of(response: response_pb2.GenerateResponse, prices: PriceTable | None
         model=response.model,
         variant=response.variant,
         route_version=response.route_version,
+        adapter=response.adapter if response.HasField("adapter") else None,
         outcome=_OUTCOMES.get(response.outcome, Outcome.FAILED),
         labels=dict(response.labels),
         text=response.text,

@@ -273,7 +273,7 @@ class Judge:
     def _tell(self, verdicts: Verdicts) -> None:
         for news in self._incidents.news():
             version = self._change.version if self._change else 0
-            told = told_at(news.incident, self._cases, self._declarations, self._judged_ms, version)
+            told = told_at(news.incident, self._cases, self._judged_ms, version)
             self._incidents.told(told)
             verdicts.news.append(dataclasses.replace(news, incident=told))
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from penstock_drift.adapters import Adapters
 from penstock_drift.evidence import Entry, Exemplar, SignalEvidence
 from penstock_drift.policy import Policy
 from penstock_drift.values import Key, Observation, Value
@@ -35,13 +36,16 @@ class Watched(Protocol):
         """How many calibrated detectors have fired since the onset."""
         ...
 
-    def update(self, value: Value, exemplar: Exemplar, route_version: int) -> None:
+    def update(
+        self, value: Value, exemplar: Exemplar, route_version: int, segments: Sequence[str]
+    ) -> None:
         """Takes the next value; what is not finite does nothing.
 
         Args:
             value: The value.
             exemplar: Where it comes from; its `value` is not read.
             route_version: The route that the request was admitted under; 0 where not known.
+            segments: Of all traffic, the segments that the value is in.
         """
         ...
 
@@ -78,11 +82,13 @@ class KeySnapshot:
         last_ms: End of the newest tick with values.
         signals: The channels' states by signal.
         told: Signals whose evidence was above the floor when last told.
+        adapters: The versions of the route at which another adapter came, with their adapters.
     """
 
     last_ms: int
     signals: Mapping[str, Mapping[str, Any]]
     told: frozenset[str] = frozenset()
+    adapters: tuple[tuple[int, str], ...] = ()
 
 
 class KeyFold:
@@ -104,6 +110,7 @@ class KeyFold:
         # None where a signal is not watched.
         self._channels: dict[str, Watched | None] = {}
         self._told: set[str] = set()
+        self._adapters = Adapters()
         self._armed = 0
 
     @classmethod
@@ -111,6 +118,7 @@ class KeyFold:
         """The key of a snapshot."""
         found = cls(bank, policy)
         found.last_ms, found._told = state.last_ms, set(state.told)
+        found._adapters = Adapters(state.adapters)
         for signal, saved in state.signals.items():
             found._channels[signal] = bank.restored(signal, policy, saved)
         found._count()
@@ -133,12 +141,13 @@ class KeyFold:
             exemplar = Exemplar(
                 observation.request_id, observation.source, observation.time_ms, math.nan
             )
+            self._adapters.note(observation.route_version, observation.adapter)
             for signal, value in observation.values.items():
                 channel = self._channel(signal)
                 if channel is None:
                     continue
                 try:
-                    channel.update(value, exemplar, observation.route_version)
+                    channel.update(value, exemplar, observation.route_version, observation.segments)
                 except Exception:  # noqa: BLE001 - one odd value must not stop all other signals
                     self.refused += 1
                     continue
@@ -164,7 +173,7 @@ class KeyFold:
     def snapshot(self) -> KeySnapshot:
         """Its state."""
         signals = {name: each.state() for name, each in self._channels.items() if each is not None}
-        return KeySnapshot(self.last_ms, signals, frozenset(self._told))
+        return KeySnapshot(self.last_ms, signals, frozenset(self._told), self._adapters.changes())
 
     def _channel(self, signal: str) -> Watched | None:
         try:
@@ -182,7 +191,12 @@ class KeyFold:
         if not above and signal not in self._told:
             return None
         (self._told.add if above else self._told.discard)(signal)
-        return channel.evidence()
+        evidence = channel.evidence()
+        return dataclasses.replace(
+            evidence,
+            adapter_before=self._adapters.at(evidence.route_version_before),
+            adapter_after=self._adapters.at(evidence.route_version_after),
+        )
 
     def _count(self) -> None:
         self._armed = sum(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from penstock_drift.signals.facts import Answer
 from penstock_drift.values import ALL, Key
 
-__all__ = ["OTHER", "Segments"]
+__all__ = ["OTHER", "Segments", "keys_of"]
 
 # The segment of the values that are not watched on their own.
 OTHER = "other"
@@ -26,20 +26,20 @@ class Segments:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], dict[str, int]] = {}
 
-    def keys(self, answer: Answer, watched: Mapping[str, int], now_ms: int) -> Iterator[Key]:
-        """The keys that an answer counts for, all traffic first.
+    def of(self, answer: Answer, watched: Mapping[str, int], now_ms: int) -> tuple[str, ...]:
+        """The segment of each watched label that an answer is in; `label=` where it lacks it.
 
         Args:
             answer: Whose labels count.
             watched: By label, how many of its values have a segment of their own.
             now_ms: Its event time.
         """
-        yield Key(answer.model, answer.variant, ALL)
+        found = []
         for label, most in watched.items():
-            value = answer.labels.get(label)
-            if value:
-                kept = self._kept(answer.model, label, value[:MAX_CHARS], most, now_ms)
-                yield Key(answer.model, answer.variant, f"{label}={kept}")
+            value = answer.labels.get(label, "")[:MAX_CHARS]
+            kept = self._kept(answer.model, label, value, most, now_ms) if value else ""
+            found.append(f"{label}={kept}")
+        return tuple(found)
 
     def _kept(self, model: str, label: str, value: str, most: int, now_ms: int) -> str:
         seen = self._seen.setdefault((model, label), {})
@@ -50,3 +50,11 @@ class Segments:
             del seen[oldest]
         seen[value] = max(now_ms, seen.get(value, 0))
         return value
+
+
+def keys_of(answer: Answer, segments: Sequence[str]) -> Iterator[Key]:
+    """The keys that an answer counts for, all traffic first; a lacking label makes none."""
+    yield Key(answer.model, answer.variant, ALL)
+    for segment in segments:
+        if segment.partition("=")[2]:
+            yield Key(answer.model, answer.variant, segment)

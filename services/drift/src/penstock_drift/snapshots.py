@@ -79,7 +79,8 @@ def key_state(value: bytes) -> tuple[Key, KeySnapshot] | None:
     if saved is None:
         return None
     key = Key(*saved["key"])
-    return key, KeySnapshot(saved["last_ms"], saved["signals"], frozenset(saved["told"]))
+    adapters = tuple((version, adapter) for version, adapter in saved.get("adapters", ()))
+    return key, KeySnapshot(saved["last_ms"], saved["signals"], frozenset(saved["told"]), adapters)
 
 
 def judge_records(snapshot: JudgeSnapshot) -> StateRecords:
@@ -146,6 +147,7 @@ def _key_to_json(key: Key, state: KeySnapshot) -> dict[str, Any]:
         "last_ms": state.last_ms,
         "told": sorted(state.told),
         "signals": state.signals,
+        "adapters": state.adapters,
     }
 
 

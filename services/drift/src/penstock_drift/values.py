@@ -109,6 +109,9 @@ class Observation:
         source: The record that they were drawn from. Unique with the key.
         values: By signal; what is not known is absent. Not all are finite: normalisers guard.
         route_version: The route that the request was admitted under; 0 where not known.
+        adapter: The adapter that answered, empty for the base model alone; None where not known.
+        segments: Of all traffic: the segment of each watched label that the record is in, `label=`
+            where it lacks the label.
     """
 
     key: Key
@@ -117,6 +120,8 @@ class Observation:
     source: Source
     values: Mapping[str, Value]
     route_version: int
+    adapter: str | None = None
+    segments: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -120,6 +120,12 @@ def _put_head(wire: drift_pb2.Observation, item: Observation) -> None:
     wire.model, wire.variant, wire.segment = item.key
     wire.request_id = item.request_id
     wire.route_version = item.route_version
+    if item.adapter is None:
+        wire.ClearField("adapter")
+    else:
+        wire.adapter = item.adapter
+    wire.ClearField("segments")
+    wire.segments.extend(item.segments)
     _put_time(wire.event_time, item.time_ms)
     source = item.source
     wire.source.topic, wire.source.partition, wire.source.offset = source
@@ -151,6 +157,8 @@ def _observation(wire: drift_pb2.Observation) -> Observation:
         source=_source(wire.source),
         values=values,
         route_version=wire.route_version,
+        adapter=wire.adapter if wire.HasField("adapter") else None,
+        segments=tuple(wire.segments),
     )
 
 

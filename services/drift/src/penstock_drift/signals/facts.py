@@ -59,6 +59,7 @@ class Answer:
         model: The model that was asked.
         variant: The variant that answered.
         route_version: The route that the request was admitted under.
+        adapter: The adapter that answered; empty for the base model alone.
         outcome: How it ended.
         labels: The request's own segments.
         text: The answer; empty unless answered.
@@ -80,6 +81,7 @@ class Answer:
     model: str
     variant: str
     route_version: int = 0
+    adapter: str | None = None
     outcome: Outcome = Outcome.ANSWERED
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     text: str = ""
