@@ -125,6 +125,12 @@ bench/.extras: bench/ray-llm.txt
 bench-smoke: setup ## Run the benchmark briefly, to see that it works
 	@$(BIN)/python bench/smoke.py
 
+DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
+
+.PHONY: bench-drift
+bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)
+	@$(BIN)/python -m bench.drift.run --parts $(DRIFT_PARTS)
+
 .PHONY: clean
 clean: ## Remove what the tools leave behind; .venv and .penstock stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache

@@ -1,0 +1,70 @@
+"""Where the bank stands against the best single detector of each change. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bench.drift.contestants import BANK
+
+__all__ = ["Standing", "standings"]
+
+# A single detector counts if its measured mean time to a false alarm is not below this part of the
+# bank's: a lower one would have its delays for nothing. Measured on few streams, it varies.
+LEAST_ARL = 0.8
+MOST_MISSED = 0.05
+
+
+class Standing(NamedTuple):
+    """One change.
+
+    Attributes:
+        scenario: Its stream.
+        change: Its name there.
+        bank: Median delay of the bank; infinite where it is a miss.
+        best: The quickest single detector.
+        best_delay: Its median delay.
+    """
+
+    scenario: str
+    change: str
+    bank: float
+    best: str
+    best_delay: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the bank takes."""
+        return self.bank / self.best_delay
+
+
+def standings(table: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
+    """Of every change for which the bank and another detector were measured."""
+    found = []
+    for scenario, rows in table.items():
+        bank = rows.get(BANK)
+        if bank is None or bank["setting"] is None:
+            continue
+        for change, own in bank["changes"].items():
+            others = {
+                name: row["changes"][change]["median"]
+                for name, row in rows.items()
+                if name != BANK and _counts(row, bank, change)
+            }
+            if others:
+                best = min(others, key=lambda name: others[name])
+                delay = math.inf if own["median"] is None else own["median"]
+                found.append(Standing(scenario, change, delay, best, others[best]))
+    return found
+
+
+def _counts(row: Mapping[str, Any], bank: Mapping[str, Any], change: str) -> bool:
+    if row["setting"] is None:
+        return False
+    own = row["changes"][change]
+    if own["median"] is None or own["missed"] > MOST_MISSED * own["runs"]:
+        return False
+    # None is infinite: no alarm was seen.
+    least = LEAST_ARL * (bank["arl"] or math.inf)
+    return row["arl"] is None or row["arl"] >= least
