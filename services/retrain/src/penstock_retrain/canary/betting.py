@@ -25,13 +25,14 @@ from __future__ import annotations
 import math
 from typing import Any, Self
 
-__all__ = ["LARGEST_LOSS", "MULTIPLES", "WEIGHTS", "Bets", "stake"]
+__all__ = ["LARGEST_LOSS", "OF_HARM", "OF_PROMOTION", "Bets", "Spread", "stake"]
 
-# Multiples of the declared difference that are bet on, and how the capital is divided: most on
-# what was declared, so that it is found with little lost to the others (ln(1 / 0.6) = 0.5 nats);
-# the large ones find a broken candidate in tens of values.
-MULTIPLES = (0.5, 1.0, 2.0, 4.0)
-WEIGHTS = (0.1, 0.6, 0.2, 0.1)
+# Multiples of the declared difference that are bet on, each with its part of the capital: most on
+# what was declared, so that it is found with little lost to the others (ln(1 / 0.6) = 0.5 nats).
+# A promotion can wait; a candidate that is wrecked should be gone after tens of values.
+Spread = tuple[tuple[float, float], ...]
+OF_PROMOTION: Spread = ((0.5, 0.1), (1.0, 0.6), (2.0, 0.2), (4.0, 0.1))
+OF_HARM: Spread = ((0.5, 0.05), (1.0, 0.4), (2.0, 0.2), (4.0, 0.15), (8.0, 0.1), (16.0, 0.1))
 # A bet's largest loss by one difference: the rest of its wealth survives any.
 LARGEST_LOSS = 0.9
 
@@ -46,13 +47,14 @@ class Bets:
 
     Args:
         null: The bound, in (-1, 1).
-        shift: How far above it the mean is expected to be if at all, above 0.
+        shift: How far above it the mean is expected to be if at all, in (0, 1).
+        spread: How the capital is divided.
     """
 
-    def __init__(self, null: float, shift: float) -> None:
+    def __init__(self, null: float, shift: float, spread: Spread) -> None:
         self._null = null
-        self._shifts = [multiple * shift for multiple in MULTIPLES]
-        self._wealth = [math.log(weight) for weight in WEIGHTS]
+        self._shifts = [min(1.0, multiple * shift) for multiple, _ in spread]
+        self._wealth = [math.log(part) for _, part in spread]
         self.peak = 0.0
 
     def settle(self, difference: float, variance: float) -> None:

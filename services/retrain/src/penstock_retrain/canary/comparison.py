@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, assert_never
 
-from penstock_retrain.canary.betting import Bets
+from penstock_retrain.canary.betting import OF_HARM, OF_PROMOTION, Bets, Spread
 from penstock_retrain.canary.config import Arm, Goal, MetricSpec
 
-__all__ = ["PRIOR", "Comparison", "Moments", "Question"]
+__all__ = ["PRIOR", "Comparison", "Moments", "Question", "design"]
 
 # Values that the variance's first guess counts for. A stretch of right answers would else pass for
 # a metric without variance, and be bet on too boldly.
@@ -29,6 +29,22 @@ class Question(StrEnum):
     HARM = "harm"  # null: at least -harm_margin
     NON_INFERIORITY = "non_inferiority"  # null: at most -margin
     GAIN = "gain"  # null: at most 0
+
+
+def design(metric: MetricSpec, question: Question) -> tuple[float, float, Spread]:
+    """The null, the shift above it that is looked for, and how the capital is divided.
+
+    Of HARM the difference is turned round: champion minus candidate.
+    """
+    match question:
+        case Question.HARM:
+            return metric.harm_margin, metric.effect, OF_HARM
+        case Question.GAIN:
+            return 0.0, metric.effect, OF_PROMOTION
+        case Question.NON_INFERIORITY:
+            # If the candidate is equal, it is above the null by the margin.
+            return -metric.margin, metric.margin, OF_PROMOTION
+    assert_never(question)
 
 
 class Moments:
@@ -82,11 +98,10 @@ class Comparison:
         guess = max(mean * (1.0 - mean), 0.005)
         self.arms = {arm: Moments(guess) for arm in Arm}
         self.pairs = Moments(2.0 * guess)
-        self.tests = {Question.HARM: Bets(metric.harm_margin, metric.effect)}
-        if goal is Goal.GAIN:
-            self.tests[Question.GAIN] = Bets(0.0, metric.effect)
-        else:
-            self.tests[Question.NON_INFERIORITY] = Bets(-metric.margin, metric.margin)
+        shown = Question.GAIN if goal is Goal.GAIN else Question.NON_INFERIORITY
+        self.tests = {
+            question: Bets(*design(metric, question)) for question in (Question.HARM, shown)
+        }
 
     def settle_block(self, champion: list[float], candidate: list[float]) -> None:
         """Takes the scores of a full block."""

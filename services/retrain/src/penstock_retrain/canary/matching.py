@@ -31,7 +31,7 @@ MAX_OPEN = 32
 MAX_RATIO = 20
 # Blocks that may wait where the commoner arm has values to spare: it never stays behind.
 FEW_OPEN = 2
-# Weight of the declared split, in values, against the one observed.
+# Weight of the declared split against the one observed, in values of the rarer arm.
 PRIOR = 20.0
 
 
@@ -63,6 +63,7 @@ class Matcher:
         self._open: list[Block] = []
         self._share = share
         self._seen = dict.fromkeys(Arm, 0)
+        self._owed = 0.0
         self.dropped = 0
 
     def begin(self, share: float) -> None:
@@ -75,17 +76,17 @@ class Matcher:
 
     def add(self, arm: Arm, scores: tuple[float, ...]) -> Block | None:
         """Takes the scores of one answer; returns the block that they filled."""
-        self._seen[arm] += 1
         block = next((block for block in self._open if block.has_room(arm)), None)
+        rarer, ratio = self._split()
+        self._seen[arm] += 1
         if block is None:
-            rarer, ratio = self._split()
             if len(self._open) >= (FEW_OPEN if ratio > MAX_RATIO else MAX_OPEN):
                 # Before the scores are looked at, so nothing is selected by them.
                 self.dropped += 1
                 return None
-            # Rounded in favour of the arm that waits.
-            count = min(math.floor(ratio) if arm is rarer else math.ceil(ratio), MAX_RATIO)
-            sizes = {each: 1 if each is rarer else count for each in Arm}
+            count = min(math.floor(ratio + self._owed + 0.5), MAX_RATIO)
+            self._owed = min(0.5, max(-0.5, self._owed + ratio - count))
+            sizes = {each: 1 if each is rarer else max(1, count) for each in Arm}
             block = Block(sizes, {each: [] for each in Arm})
             self._open.append(block)
         block.scores[arm].append(scores)
@@ -96,8 +97,9 @@ class Matcher:
 
     def _split(self) -> tuple[Arm, float]:
         """The rarer arm, and how many values of the other there are for one of it, so far."""
-        candidates = self._seen[Arm.CANDIDATE] + PRIOR * self._share
-        champions = self._seen[Arm.CHAMPION] + PRIOR * (1.0 - self._share)
+        declared = min(self._share, 1.0 - self._share)
+        candidates = self._seen[Arm.CANDIDATE] + PRIOR * self._share / declared
+        champions = self._seen[Arm.CHAMPION] + PRIOR * (1.0 - self._share) / declared
         if candidates <= champions:
             return Arm.CANDIDATE, champions / candidates
         return Arm.CHAMPION, candidates / champions
@@ -107,6 +109,7 @@ class Matcher:
         return {
             "share": self._share,
             "seen": dict(self._seen),
+            "owed": self._owed,
             "dropped": self.dropped,
             "open": [
                 {
@@ -122,7 +125,7 @@ class Matcher:
         """Goes on from a state."""
         found = cls(state["share"])
         found._seen = {arm: state["seen"][arm.value] for arm in Arm}
-        found.dropped = state["dropped"]
+        found._owed, found.dropped = state["owed"], state["dropped"]
         found._open = [
             Block(
                 {arm: block[arm.value]["size"] for arm in Arm},

@@ -18,8 +18,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from penstock_retrain.canary.betting import MULTIPLES, WEIGHTS, stake
-from penstock_retrain.canary.comparison import PRIOR, Question
+from penstock_retrain.canary.betting import stake
+from penstock_retrain.canary.comparison import PRIOR, Question, design
 from penstock_retrain.canary.config import CanaryConfig, Goal, MetricSpec
 
 __all__ = ["Prospect", "Step", "equal_blocks", "power", "prospects", "smallest_effect"]
@@ -91,11 +91,9 @@ def power(
     """
     candidate = min(1.0, max(0.0, mean + difference))
     rise, fall = candidate * (1.0 - mean), (1.0 - candidate) * mean
-    null, shift = -metric.margin, metric.margin
+    null, shift, spread = design(metric, question)
     if question is Question.HARM:
-        null, shift, rise, fall = metric.harm_margin, metric.effect, fall, rise
-    elif question is Question.GAIN:
-        null, shift = 0.0, metric.effect
+        rise, fall = fall, rise
     if blocks <= 0.0:
         return 0.0
     # The estimate of the variance, half way.
@@ -104,16 +102,16 @@ def power(
     truth = mean * (1.0 - mean) + candidate * (1.0 - candidate)
     variance = (PRIOR * guess + weight * truth) / (PRIOR + weight)
     best = 0.0
-    for multiple, part in zip(MULTIPLES, WEIGHTS, strict=True):
-        bet = stake(multiple * shift, variance, null)
+    for multiple, part in spread:
+        bet = stake(min(1.0, multiple * shift), variance, null)
         outcomes = (
             (rise, math.log1p(bet * (1.0 - null))),
             (1.0 - rise - fall, math.log1p(-bet * null)),
             (fall, math.log1p(bet * (-1.0 - null))),
         )
         drift = sum(chance * gain for chance, gain in outcomes)
-        spread = sum(chance * (gain - drift) ** 2 for chance, gain in outcomes)
-        best = max(best, _reaches(-math.log(level * part), drift, spread, blocks))
+        noise = sum(chance * (gain - drift) ** 2 for chance, gain in outcomes)
+        best = max(best, _reaches(-math.log(level * part), drift, noise, blocks))
     return best
 
 
