@@ -131,6 +131,10 @@ DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
 bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)
 	@$(BIN)/python -m bench.drift.run --parts $(DRIFT_PARTS)
 
+.PHONY: bench-canary
+bench-canary: setup ## Simulate the canary's error rates and power: minutes of CPU, goes on where it was
+	@$(BIN)/python bench/canary.py
+
 .PHONY: clean
 clean: ## Remove what the tools leave behind; .venv and .penstock stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
