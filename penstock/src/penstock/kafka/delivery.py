@@ -74,6 +74,14 @@ class Delivery:
         self.size = len(record.value or b"")
         self._progress = progress
 
+    @property
+    def tenure(self) -> object:
+        """The same object for all records of one ownership of the partition, another for the next.
+
+        A handler that keeps something of a partition lets it go when this changes.
+        """
+        return self._progress
+
     def on_drop(self, callback: Callable[[], None]) -> None:
         """Has a callback called once if the partition is lost before the record has ended."""
         self._on_drop = callback

@@ -1,0 +1,331 @@
+"""Keeps admitted requests, responses and feedback as Parquet, each record in one file."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from penstock.kafka.broker import KafkaBroker
+from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
+from penstock.kafka.delivery import Delivery
+from penstock.kafka.dlq import dead_letter
+from penstock.kafka.ends import LogEnds
+from penstock.kafka.halts import HaltAlerts, Resumes
+from penstock.kafka.ports import LogError
+from penstock.kafka.progress import SPAN
+from penstock.kafka.reader import LogReader, Start
+from penstock.kafka.watch import ConsumerWatch
+from penstock.records import Outgoing, Record
+from penstock.telemetry import logger
+from penstock.topics import topic_of
+from penstock_retrain.dataset.buffer import Bounds
+from penstock_retrain.dataset.names import Kind, Source
+from penstock_retrain.dataset.partition_files import PartitionFiles
+from penstock_retrain.dataset.store import FileStore
+
+__all__ = ["Collector", "CollectorConfig"]
+
+log = logger(__name__)
+
+RETRY_S = 2.0
+DRAIN_S = 10.0
+LEAVE_S = 5.0
+LOOK_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectorConfig:
+    """What the collector needs to know.
+
+    Attributes:
+        bootstrap: Kafka's bootstrap servers.
+        topic_prefix: What stands before the dot in every topic's name.
+        url: Where files go: a directory, or a URL that fsspec knows.
+        file: When a file is full.
+        held_bytes: Values in memory at most, for each of the three kinds.
+        held_rows: Rows in memory at most, for each kind.
+    """
+
+    bootstrap: str
+    topic_prefix: str
+    url: str
+    file: Bounds = dataclasses.field(default_factory=Bounds)
+    held_bytes: int = 64 * 1024 * 1024
+    held_rows: int = 20_000
+
+
+class Collector:
+    """Collects until it is told to stop.
+
+    Several processes may collect: Kafka deals the partitions. The position of a partition moves
+    when the file that has its records is durable, so a death loses nothing; what is delivered
+    again is recognised by the files' names, so it doubles nothing.
+
+    Args:
+        config: Where from, where to, and how much at a time.
+        store: Where files go instead of `config.url`.
+    """
+
+    def __init__(self, config: CollectorConfig, store: FileStore | None = None) -> None:
+        self._config = config
+        self._store = store or FileStore(config.url)
+        self._ends = {kind: LogEnds(config.bootstrap, self._topic(kind.topic)) for kind in Kind}
+        # Connections of their own: those that stopped hearing of anything would not hear of that.
+        self._watched = {kind: LogEnds(config.bootstrap, self._topic(kind.topic)) for kind in Kind}
+        self._asking = asyncio.Lock()
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+        self._consuming = False
+        self._lines: dict[Kind, _Lines] = {}
+        self._consumers: dict[Kind, TransactionalConsumer] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Collects until `stop` is set, then makes files of what is there.
+
+        Raises:
+            ExceptionGroup: A consumer stood still, or the files are another log's: `AnotherLog`.
+        """
+        async with asyncio.TaskGroup() as parts:
+            working = parts.create_task(self._work())
+            stopped = parts.create_task(stop.wait())
+            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await self._stop()
+            working.cancel()
+        log.info("collecting stopped")
+
+    def flush(self) -> None:
+        """Has everything that is there become files now."""
+        for lines in self._lines.values():
+            lines.flush()
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Waits until all that is on the log now, in the partitions dealt here, is in files.
+
+        What other processes collect is in files within `Bounds.age_s`.
+
+        Returns:
+            Whether it is; False after `timeout_s`, also where no partition is dealt here.
+
+        Raises:
+            LogError: Kafka does not say where the topics end.
+        """
+        ends = {kind: await self._read_ends(kind) for kind in Kind}
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not all(self._settled(kind, ends[kind]) for kind in Kind):
+                    self.flush()
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            return False
+        return True
+
+    def _settled(self, kind: Kind, ends: Mapping[int, int]) -> bool:
+        consumer = self._consumers.get(kind)
+        standing = consumer.standing() if consumer is not None else []
+        return bool(standing) and all(
+            each.read_to >= ends.get(each.partition, 0) and not each.held for each in standing
+        )
+
+    async def _work(self) -> None:
+        cluster = await self._patient_cluster()
+        for kind in Kind:
+            self._lines[kind] = self._make_lines(kind, cluster)
+            self._consumers[kind] = self._make_consumer(kind)
+        resumes = [
+            Resumes(self._group(kind), self._topic(kind.topic), self._consumers[kind].resume)
+            for kind in Kind
+        ]
+
+        def resume(record: Record) -> None:
+            for each in resumes:
+                each.take(record)
+
+        commands = LogReader(self._config.bootstrap, self._topic("control"), start=Start.BEGINNING)
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(commands.run(resume))
+            parts.create_task(self._fail())
+            self._consuming = True
+            for kind in Kind:
+                consumer = self._consumers[kind]
+                parts.create_task(consumer.run())
+                parts.create_task(ConsumerWatch(consumer.standing, self._watched[kind]).run())
+            log.info("collecting", log=cluster, to=self._config.url)
+
+    async def _fail(self) -> None:
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
+
+    def _broken(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
+
+    async def _stop(self) -> None:
+        async def stop(kind: Kind) -> None:
+            self._lines[kind].flush()
+            try:
+                async with asyncio.timeout(DRAIN_S + LEAVE_S):
+                    await self._consumers[kind].stop(DRAIN_S)
+            except TimeoutError:
+                # What is not committed is delivered again, to whoever owns the partition then.
+                log.warning("a consumer did not stop in time", kind=kind)
+
+        if self._consuming:
+            await asyncio.gather(*(stop(kind) for kind in self._consumers))
+        await asyncio.gather(*(lines.close() for lines in self._lines.values()))
+        ends = [*self._ends.values(), *self._watched.values()]
+        await asyncio.gather(*(each.stop() for each in ends))
+
+    async def _patient_cluster(self) -> str:
+        while True:
+            try:
+                return await cluster_id(self._config.bootstrap)
+            except LogError as error:
+                log.warning("waiting for Kafka", error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    def _make_lines(self, kind: Kind, cluster: str) -> _Lines:
+        failed = partial(self._letter, kind)
+
+        def make(number: int, after: Awaitable[object] | None) -> PartitionFiles:
+            return PartitionFiles(
+                kind,
+                Source(cluster, self._topic(kind.topic), number),
+                self._store,
+                bounds=partial(self._bounds, kind),
+                failed=failed,
+                end=partial(self._end, kind, number),
+                broken=self._broken,
+                after=after,
+            )
+
+        return _Lines(make, failed)
+
+    def _bounds(self, kind: Kind) -> Bounds:
+        """A file within half a partition's share of what is held: reading goes on beside it."""
+        config = self._config
+        shares = 2 * max(1, len(self._consumers[kind].assigned))
+        return Bounds(
+            rows=max(1, min(config.file.rows, config.held_rows // shares)),
+            value_bytes=max(1, min(config.file.value_bytes, config.held_bytes // shares)),
+            span=max(1, min(config.file.span, SPAN // 2)),
+            age_s=config.file.age_s,
+        )
+
+    def _letter(self, kind: Kind, record: Record, error: Exception) -> Sequence[Outgoing]:
+        letter = dead_letter(
+            record,
+            dlq_topic=self._topic("dlq"),
+            service="retrain",
+            reason="the record cannot be collected",
+            error=error,
+            attempts=1,
+            group=self._group(kind),
+        )
+        return [letter]
+
+    async def _end(self, kind: Kind, number: int) -> int:
+        return (await self._read_ends(kind)).get(number, 0)
+
+    async def _read_ends(self, kind: Kind) -> Mapping[int, int]:
+        async with self._asking:  # the client connects on the first question
+            return await self._ends[kind].read()
+
+    def _make_consumer(self, kind: Kind) -> TransactionalConsumer:
+        group = self._group(kind)
+        return TransactionalConsumer(
+            KafkaBroker(self._config.bootstrap, f"penstock-retrain-{kind}"),
+            topic=self._topic(kind.topic),
+            group=group,
+            handler=self._lines[kind],
+            read_ahead=ReadAhead(self._config.held_rows, self._config.held_bytes),
+            halts=HaltAlerts("retrain", group, self._topic("alerts")),
+        )
+
+    def _topic(self, name: str) -> str:
+        return topic_of(name).full_name(self._config.topic_prefix)
+
+    def _group(self, kind: Kind) -> str:
+        return f"{self._config.topic_prefix}-retrain-{kind}"
+
+
+class _Lines:
+    """The partitions of one kind; see `penstock.kafka.delivery.Handler`.
+
+    Args:
+        make: Makes what is done with a partition's records, by its number and what ends before.
+        failed: Makes the dead letter of a record that cannot be read.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, Awaitable[object] | None], PartitionFiles],
+        failed: Callable[[Record, Exception], Sequence[Outgoing]],
+    ) -> None:
+        self._make = make
+        self._failed = failed
+        self._lines: dict[int, tuple[object, PartitionFiles]] = {}
+        self._closing: dict[int, asyncio.Task[None]] = {}
+
+    def accept(self, delivery: Delivery) -> None:
+        """Puts a record at the end of its partition's line."""
+        number = delivery.record.partition.number
+        tenure, line = self._lines.get(number, (None, None))
+        if line is None or tenure is not delivery.tenure:
+            # The partition was lost and came back: somebody else may have written files since.
+            self._close(number)
+            line = self._make(number, self._closing.get(number))
+            self._lines[number] = delivery.tenure, line
+        line.put(delivery)
+
+    def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
+        """See `Handler`."""
+        return self._failed(record, error)
+
+    def flush(self) -> None:
+        """Has everything that is there become files now."""
+        for _, line in self._lines.values():
+            line.flush()
+
+    async def close(self) -> None:
+        """Lets go of all partitions."""
+        for number in list(self._lines):
+            self._close(number)
+        await asyncio.gather(*self._closing.values())
+
+    def _close(self, number: int) -> None:
+        found = self._lines.pop(number, None)
+        if found is None:
+            return
+        before = self._closing.get(number)
+
+        async def closed() -> None:
+            if before is not None:
+                await before
+            await found[1].close()
+
+        self._closing[number] = asyncio.create_task(closed())
+
+
+async def cluster_id(bootstrap: str) -> str:
+    """What a Kafka cluster calls itself, for good.
+
+    Raises:
+        LogError: It cannot be reached.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="penstock-retrain")
+    try:
+        await admin.start()
+        found = (await admin.describe_cluster()).get("cluster_id")
+    except (KafkaError, OSError) as error:
+        raise LogError(f"Kafka at {bootstrap} cannot be reached: {error}") from error
+    finally:
+        await admin.close()
+    # Brokers before 0.10.1 have none.
+    return str(found or "unnamed")
