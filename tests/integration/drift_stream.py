@@ -112,7 +112,7 @@ async def write_responses(place: Place, script: Script, count: int) -> int:
     return script.time_ms(count - 1)
 
 
-async def write_live(place: Place, script: Script, enough: asyncio.Event, at_least: int) -> int:
+async def write_live(place: Place, script: Script, enough: asyncio.Event) -> int:
     """Writes responses as they would be made now, until there are enough.
 
     Returns:
@@ -121,7 +121,7 @@ async def write_live(place: Place, script: Script, enough: asyncio.Event, at_lea
     step = max(1, script.per_s // 10)
     number = 0
     async with _writing(place) as producer:
-        while number < at_least or not enough.is_set():
+        while not enough.is_set():
             now_ms = time.time_ns() // 1_000_000
             await _write(
                 producer, place, script, dict.fromkeys(range(number, number + step), now_ms)

@@ -72,12 +72,14 @@ class Progress:
 
     Attributes:
         folded_ms: By partition of `signals`.
+        armed: By partition, signals that have their baseline.
         judged_ms: Up to when everything is judged.
         kept: Partitions of `signals` with keys whose state is kept.
     """
 
     def __init__(self, place: Place) -> None:
         self.folded_ms: dict[int, int] = {}
+        self.armed: dict[int, int] = {}
         self.judged_ms = 0
         self.kept: set[int] = set()
         self._place = place
@@ -129,6 +131,7 @@ class Progress:
     def _take_evidence(self, record: Record) -> None:
         told = decode(record, drift_pb2.Evidence)
         self._partitions = told.partitions
+        self.armed[told.partition] = told.armed
         # After a restart some comes again.
         newest = max(told.until.ToMilliseconds(), self.folded_ms.get(told.partition, 0))
         self.folded_ms[told.partition] = newest
