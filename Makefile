@@ -74,6 +74,14 @@ test-chaos: setup ## Kill, stop and cut parts of the stack under load, and check
 test-chaos-long: setup ## The same with 210 faults and 100,000 requests; writes bench/CHAOS.md
 	@$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults 210 --requests 101000 --rate 40 --out bench/CHAOS.md
 
+RESPONSES ?= 200000
+KILLS ?= 20
+
+.PHONY: test-drift-chaos
+test-drift-chaos: setup ## Kill drift 20 times over 200,000 responses: the same events (SEED=1 KILLS=20 RESPONSES=200000)
+	@DRIFT_TEST_RESPONSES=$(RESPONSES) DRIFT_TEST_KILLS=$(KILLS) DRIFT_TEST_TASKS=20 DRIFT_TEST_SEED=$(SEED) \
+	  $(PYTEST) -s tests/integration/test_drift_killed.py::test_killed_at_seeded_points
+
 .PHONY: check
 check: check-python check-protos check-compose check-k8s ## Run every static check
 
