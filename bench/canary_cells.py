@@ -235,15 +235,17 @@ def guardrails(harmed: dict[str, float], seed_runs: tuple[np.random.Generator, i
             first(value >= cut, when[name], now)
     found = np.array([when[name] for name in GUARDRAILS])
     wrong = np.array([name not in harmed for name in GUARDRAILS])
-    hits = (found < NEVER).sum(axis=0)
+    # The set that is found first rolls back; nothing is looked at after that.
     earliest = found.min(axis=0)
+    found = np.where((found == earliest) & (found < NEVER), found, NEVER)
+    hits = (found < NEVER).sum(axis=0)
     return {
         "any": _share(hits > 0),
         "median": _median(earliest, earliest < NEVER),
         "false_share": round(
             float(np.mean((found[wrong] < NEVER).sum(axis=0) / np.maximum(hits, 1))), 5
         ),
-        "each": {name: _share(when[name] < NEVER) for name in GUARDRAILS},
+        "each": {name: _share(at < NEVER) for name, at in zip(GUARDRAILS, found, strict=True)},
     }
 
 

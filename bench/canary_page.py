@@ -192,7 +192,8 @@ def _guardrails(results: Results) -> str:
     text = """
 Four guardrails of one source, events in 1 %, 5 %, 10 % and 15 % of the answers, half of them
 coinciding; e-BH at 5 %; 3,000 values an arm. Stated: with none harmed, any rollback in at most 5 %
-of the runs; else the mean share of false ones among those found at most 5 %.
+of the runs; else the mean share of false ones among those found at most 5 %. By name: how often it
+was among those found first.
 """
     head = ["harmed by", "any", "after", "false share", *names]
     return _section("Guardrails", text, head, rows)

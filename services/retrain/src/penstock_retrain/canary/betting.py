@@ -14,7 +14,8 @@ Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables 
 JRSS-B 86 (2024): section 4 (the capital process and why it is a test supermartingale), appendix B
 (stakes: "approximate GRAPA", where the best one is about d / (variance + d^2); "diversified Kelly",
 the average over stakes). Two samples as payoffs on differences: Shekhar and Ramdas,
-"Nonparametric two-sample testing by betting", IEEE Trans. Inf. Theory 70 (2024), section II.
+"Nonparametric two-sample testing by betting", IEEE Trans. Inf. Theory 70 (2024), their general
+strategy, with the identity for its payoff function.
 
 Here d is not estimated but mixed over multiples of the difference that the user wants found; the
 variance is a plug-in.

@@ -5,7 +5,7 @@ difference, the candidate's mean minus the champion's, has the difference of the
 expectation whatever that of the champion is: no nuisance parameter is left, and unequal shares
 lose nothing (a block's variance is v / a + v / b). The idea of blocks of fixed composition for
 two-sample e-values: Turner, Ly, Gruenwald, "Generic E-variables for exact sequential k-sample
-tests that allow for optional stopping", JSPI 230 (2024), section 2.
+tests that allow for optional stopping", JSPI 230 (2024), the generic construction for two streams.
 
 What makes it exact: which block a value belongs to, and a block's composition, are fixed by the
 order of the arms alone, before the value is looked at; values are placed first come, first served;

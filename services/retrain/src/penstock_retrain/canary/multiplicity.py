@@ -4,7 +4,7 @@ The e-Benjamini-Hochberg procedure: with e_(1) >= e_(2) >= ... of K e-values the
 rejected, k* = max{k : k e_(k) >= K / level}. The expected share of false rejections is at most the
 level whatever the dependence between the e-values; where every null is true that is the
 probability of any rejection. Source: Wang and Ramdas, "False discovery rate control with e-values",
-JRSS-B 84 (2022), section 3, theorem 2.
+JRSS-B 84 (2022): the e-BH procedure, and its guarantee under any dependence.
 
 It needs e-values at one stopping time of one filtration. Metrics whose values settle together have
 that; a stopping time that looks at one metric while another still waits for values of the same

@@ -7,7 +7,7 @@ reaches b within n blocks is
 
     Phi((m n - b) / (s sqrt n)) + exp(2 m b / s^2) Phi((-b - m n) / (s sqrt n))
 
-(Siegmund, "Sequential Analysis", 1985, section III.3). The evidence is at least each bet's part of
+(Siegmund, "Sequential Analysis", 1985, chapter III). The evidence is at least each bet's part of
 it, so the largest of the bets' probabilities is taken: a little too low rather than too high.
 bench/CANARY.md compares it with simulation.
 """

@@ -8,9 +8,10 @@ The e-value is the Bayes factor of a Dirichlet prior, centred at the declared sh
     E_n = Gamma(c) / Gamma(c + n) * prod_i Gamma(c p_i + x_i) / Gamma(c p_i) / p_i^{x_i},
 
 a test martingale under the declared shares p. Source: Lindon and Malek, "Anytime-valid inference
-for multinomial count data", NeurIPS 2022, section 2. Each traffic step has shares of its own, so a
-new prior; the e-values of the steps are multiplied. Assumed: who answers is drawn for each counted
-unit anew. Where the split is by user or conversation, count those, not requests.
+for multinomial count data", NeurIPS 2022: the sequential multinomial test. Each traffic step has
+shares of its own, so a new prior; the e-values of the steps are multiplied. Assumed: who answers is
+drawn for each counted unit anew. Where the split is by user or conversation, count those, not
+requests.
 """
 
 from __future__ import annotations

@@ -142,7 +142,13 @@ class CanaryTest:
             )
 
     def _judge_guardrails(self, origin: str) -> None:
-        """At each settlement, so that what is found does not depend on when somebody looks."""
+        """At each settlement, so that what is found does not depend on when somebody looks.
+
+        What a source finds first stands: e-BH bounds the false share of one such set, not of all
+        sets over time together.
+        """
+        if any(metric.name in self._harmed for metric in self._origins[origin]):
+            return
         log_values = {
             metric.name: self._comparisons[metric.name].tests[Question.HARM].log_e
             for metric in self._origins[origin]

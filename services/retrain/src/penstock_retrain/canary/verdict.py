@@ -72,7 +72,7 @@ class Evidence:
 
     Attributes:
         metrics: By name.
-        harmed: Guardrails that e-BH has found harmed at some time.
+        harmed: Guardrails that e-BH found harmed when it first found any of their source.
         mismatched: Counts whose split is not as declared.
         dropped: Values that found no place in a block, by source: the split of the source's
             values was far from any that was expected.
