@@ -12,6 +12,7 @@ import pytest
 from penstock_drift.bank import CatalogueBank, watch_of
 from penstock_drift.channel import SignalChannel, Watch
 from penstock_drift.evidence import Channel, Exemplar
+from penstock_drift.explain import by_segment, parts_of
 from penstock_drift.policy import default_document, parse_policy
 from penstock_drift.signals.declared import Declaration, Transform
 from penstock_drift.values import Kind, SignalType, Source, Value
@@ -239,3 +240,22 @@ def test_the_bank_makes_what_the_policy_asks_for() -> None:
     assert bank.same("bounded", default, policy)
     watch = watch_of(policy, CASES[1][0])
     assert watch == Watch(block=5, rebase_after=20_000)
+
+
+def test_new_words_are_told_by_the_segment_that_uses_them() -> None:
+    channel = SignalChannel(declared(SignalType.COUNTS, size=64), Watch())
+    draw = random.Random(3)
+    for count in range(QUIET + 600):
+        desk = draw.choice(("north", "south", "west"))
+        changed = count >= QUIET and desk == "south"
+        segments = (f"desk={desk}", f"channel={draw.choice(('chat', 'mail'))}")
+        channel.update(words(draw, changed), seen(count), 1, segments)
+    evidence = channel.evidence()
+    assert evidence.log_evidence >= math.log(1e4)
+    found = by_segment(0.0, evidence.after.estimate, parts_of(evidence))
+    assert [found[0].name, {each.name for each in found}] == [
+        "desk=south",
+        {"desk=north", "desk=south", "desk=west"},
+    ]
+    assert found[0].share > 0.8
+    assert sum(each.amount for each in found) == pytest.approx(evidence.effect.estimate)

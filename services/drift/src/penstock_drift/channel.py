@@ -26,8 +26,8 @@ __all__ = ["ORDERED", "SignalChannel", "Status", "Watch", "lane_of", "standardis
 
 # Types that calibrated detectors can see: those whose values have an order.
 ORDERED = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED, SignalType.VECTOR)
-# Types whose values have a mean that says something.
-MEANS = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED)
+# Types whose values have a mean that says something; of counts, how far they lie along their way.
+MEANS = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED, SignalType.COUNTS)
 # A calibrated detector that fired speaks for so many values, if the onset is not before it.
 SPEAKS_FOR = 200
 # Of the CUSUM, below which what is seen shows nothing yet.

@@ -261,7 +261,7 @@ def _add_folded(tally: Tally, shares: Sequence[tuple[int, float]]) -> None:
     tally.count += 1
     bins = tally.bins
     for index, share in shares:
-        bins[index % FOLDED] += round(share * PARTS)
+        bins[index % FOLDED] += int(share * PARTS + 0.5)
 
 
 def _shares(value: Value) -> list[tuple[int, float]] | None:
@@ -269,11 +269,13 @@ def _shares(value: Value) -> list[tuple[int, float]] | None:
     if not isinstance(value, tuple):
         return None
     sums: dict[int, int] = {}
+    total = 0
     for pair in value:
         if not isinstance(pair, tuple):
             return None
-        sums[pair[0] % HASHED] = sums.get(pair[0] % HASHED, 0) + pair[1]
-    total = sum(sums.values())
+        index, count = pair[0] % HASHED, pair[1]
+        sums[index] = sums[index] + count if index in sums else count
+        total += count
     return [(index, count / total) for index, count in sums.items()] if total > 0 else None
 
 

@@ -101,7 +101,8 @@ class Heading:
         self._mean: list[float] = []
         self._slack = 0.0
         self._heading: array[int] = array("h")
-        # The direction, and its products with the offset and the mean.
+        # Whether there is a direction; it, and its products with the offset and the mean.
+        self._bound = False
         self._way: list[float] = []
         self._way_still = self._way_mean = 0.0
         self._stakes: tuple[float, ...] = ()
@@ -124,8 +125,8 @@ class Heading:
         factor = self._factor(length)
         self._length += factor * factor * length
         for index, share in value:
-            self._sums[index] += round(PARTS * factor * share)
-        self._drawn += round(PARTS * factor)
+            self._sums[index] += int(PARTS * factor * share + 0.5)
+        self._drawn += int(PARTS * factor + 0.5)
         point = factor, [(index, round(factor * place, 3)) for index, place in scaled]
         if self._previous is None:
             self._previous = point
@@ -211,27 +212,30 @@ class Heading:
     def _turn(self) -> None:
         """Takes the direction from the heading."""
         length = math.sqrt(sum(step * step for step in self._heading))
-        self._way = [step / length for step in self._heading] if length else []
+        self._bound = length > 0
+        self._way = [step / (length or 1.0) for step in self._heading]
         self._way_still = sum(map(mul, self._way, self._offset))
         self._way_mean = sum(map(mul, self._way, self._mean))
 
     def update(self, value: Shares) -> None:
         """Takes a value to be tested."""
         assert self.mixture is not None
-        length, scaled = self._placed(value)
-        factor = self._factor(length)
-        self.along, gain, way = 0.0, 0.0, self._way
-        # Without a direction yet there is no bet.
-        if way:
-            along = self._way_still
-            for index, place in scaled:
-                along += way[index] * place
-            self.along = factor * along - self._way_mean
-            gain = self.along - self._slack
-        self.mixture.update([1 + stake * gain for stake in self._stakes])
+        scale, offset, way, block = self._scale, self._offset, self._way, self._block
+        # As `_placed`, and the place along the way, in one go: there are many bins.
+        length, along = self._still, self._way_still
         for index, share in value:
-            self._block[index] += round(PARTS * factor * share)
-        self._block_drawn += round(PARTS * factor)
+            place = scale[index] * share
+            length += place * (place + 2 * offset[index])
+            along += way[index] * place
+        factor = self._factor(length)
+        self.along = factor * along - self._way_mean
+        # Without a direction yet there is no bet.
+        gain = self.along - self._slack if self._bound else 0.0
+        self.mixture.update([1 + stake * gain for stake in self._stakes])
+        parts = PARTS * factor
+        for index, share in value:
+            block[index] += int(parts * share + 0.5)
+        self._block_drawn += int(parts + 0.5)
         self._filled += 1
         if self._filled == BLOCK:
             self._follow()
