@@ -143,6 +143,10 @@ bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it 
 bench-canary: setup ## Simulate the canary's error rates and power: minutes of CPU, goes on where it was
 	@$(BIN)/python bench/canary.py
 
+.PHONY: bench-drift-knobs
+bench-drift-knobs: setup ## Turn the triage generator's knobs on a running stack: does drift see what it should?
+	@$(BIN)/python -m bench.drift.knobs
+
 .PHONY: clean
 clean: ## Remove what the tools leave behind; .venv and .penstock stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
