@@ -38,8 +38,9 @@ def test_blocks_pairs_and_steps(goal: Goal, expected: float | None) -> None:
     draw = random.Random(4)
     shapes = set()
     for share in (0.05, 0.25, 0.5):
-        for each in (*trials, matcher):
-            each.begin(share)
+        matcher.begin(share)
+        for trial in trials:
+            trial.begin(share)
         for _ in range(400):
             arm = B if draw.random() < share else A
             scores = [round(draw.random(), 3) ** (0.1 if arm is A else 0.2) for _ in trials]
