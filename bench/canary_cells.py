@@ -37,7 +37,7 @@ def _median(when: Ints, chosen: np.ndarray[Any, Any]) -> float | None:
 
 
 def _ones(rng: np.random.Generator, runs: int, rate: float) -> Floats:
-    return (rng.random(runs) < rate).astype(float)
+    return (rng.random(runs, dtype=np.float32) < rate).astype(float)
 
 
 def _blocks(
@@ -189,7 +189,9 @@ def stars(difference: float, goal: Question, seed_runs: tuple[np.random.Generato
     def batches() -> Iterator[Batch]:
         edges = [np.cumsum(weights)[:-1] for weights in (RATED, worse)]
         for _ in range(3000):
-            champion, candidate = (STARS[np.searchsorted(e, rng.random(runs))] for e in edges)
+            champion, candidate = (
+                STARS[np.searchsorted(e, rng.random(runs, dtype=np.float32))] for e in edges
+            )
             yield Batch((1, 1), (champion, candidate), (champion**2, candidate**2))
 
     return _verdicts(batches(), runs, METRIC, goal)
@@ -203,7 +205,7 @@ def pairs(
 
     def batches() -> Iterator[Floats]:
         for _ in range(3000):
-            u = rng.random(runs)
+            u = rng.random(runs, dtype=np.float32)
             yield (u < better).astype(float) - ((u >= better) & (u < better + worse))
 
     return _verdicts(batches(), runs, METRIC, goal)
@@ -255,7 +257,7 @@ def shares(declared: float, real: float, seed_runs: tuple[np.random.Generator, i
     counts, log_e = np.zeros(runs), np.zeros(runs)
     when = np.full(runs, NEVER)
     for now in range(20_000):
-        candidate = rng.random(runs) < real
+        candidate = rng.random(runs, dtype=np.float32) < real
         prior = CONCENTRATION * np.where(candidate, declared, 1.0 - declared)
         seen = np.where(candidate, counts, now - counts)
         log_e += np.log((prior + seen) / (CONCENTRATION + now))

@@ -46,7 +46,8 @@ class Prospect:
 
     Attributes:
         share: The step's share of the candidate.
-        champion: Values of the champion since the canary began; likewise `candidate`.
+        champion: Values of the champion since the canary began, pairs included; likewise
+            `candidate`.
         candidate: See `champion`.
         harm: The smallest harm, in mean scores, that is rolled back with probability 0.8 by then;
             None: none is.
@@ -153,19 +154,31 @@ def smallest_effect(power_at: Callable[[float], float], limit: float) -> float |
     return high
 
 
-def prospects(config: CanaryConfig, mean: float, steps: Sequence[Step]) -> tuple[Prospect, ...]:
+def prospects(
+    config: CanaryConfig,
+    mean: float,
+    steps: Sequence[Step],
+    *,
+    pairs: int = 0,
+    discordant: float | None = None,
+) -> tuple[Prospect, ...]:
     """What the primary metric will tell by the end of each step.
 
     Args:
         config: What is asked.
         mean: The champion's mean score before the canary.
         steps: Traffic steps, in order.
+        pairs: Prompts that both arms will have answered before the first step.
+        discordant: Share of those that only one of them answers right; None: as if their answers
+            were independent, which is cautious.
     """
+    independent = 2.0 * mean * (1.0 - mean)
+    paired = pairs * (independent / discordant if discordant else 1.0)
     found = []
     metric, levels = config.primary, config.levels
     for end in range(1, len(steps) + 1):
         done = steps[:end]
-        blocks = equal_blocks(done)
+        blocks = paired + equal_blocks(done)
 
         def chance(question: Question, level: float, difference: float, n: float = blocks) -> float:
             return power(metric, question, level=level, mean=mean, difference=difference, blocks=n)
@@ -182,8 +195,8 @@ def prospects(config: CanaryConfig, mean: float, steps: Sequence[Step]) -> tuple
         found.append(
             Prospect(
                 share=steps[end - 1].share,
-                champion=round(sum(step.values for step in done) - candidates),
-                candidate=round(candidates),
+                champion=round(pairs + sum(step.values for step in done) - candidates),
+                candidate=round(pairs + candidates),
                 harm=harm,
                 gain=gain,
                 promotes_equal=equal,
