@@ -21,6 +21,7 @@ class PenstockError(Exception):
         code: The contract's code.
         field: The request's field at fault, as the contract writes it; empty where none is.
         retryable: Whether the same request may succeed later.
+        retry_after_s: When it may, in seconds from now; None where nobody knows.
     """
 
     code: Code.ValueType = Code.ERROR_CODE_INTERNAL
@@ -33,8 +34,10 @@ class PenstockError(Exception):
         code: Code.ValueType | None = None,
         field: str = "",
         retryable: bool | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.message = message
         self.field = field
         if code is not None:
@@ -45,14 +48,22 @@ class PenstockError(Exception):
     def to_proto(self) -> common_pb2.Error:
         """The error as the contract carries it."""
         return common_pb2.Error(
-            code=self.code, message=self.message, field=self.field, retryable=self.retryable
+            code=self.code,
+            message=self.message,
+            field=self.field,
+            retryable=self.retryable,
+            retry_after_s=self.retry_after_s or 0,
         )
 
     @classmethod
     def from_proto(cls, error: common_pb2.Error) -> PenstockError:
         """The error that a response carries, to be raised at a door."""
         return PenstockError(
-            error.message, code=error.code, field=error.field, retryable=error.retryable
+            error.message,
+            code=error.code,
+            field=error.field,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s or None,
         )
 
 

@@ -185,13 +185,13 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(
         "control",
-        key="request id",
+        key="request id, or what a command is about",
         record=control_pb2.Control,
         partitions=Partitions.WORK,
         retention_ms=DAY_MS,
-        writers="ingest, `penstock consumers`",
+        writers="ingest, drift, inference, `penstock consumers`, `penstock models`",
         readers="every pump of inference, ingest, cost, drift",
-        meaning="Cancellations, and commands that let a stopped consumer go on.",
+        meaning="Cancellations, resumptions of stopped consumers, measures about models.",
     ),
     Topic(
         "signals",

@@ -39,6 +39,7 @@ app.add_typer(routes.app, name="routes")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(consumers.app, name="consumers")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(models.app, name="models")
 app.command(epilog="Example:  penstock publish -m 'My invoice is wrong' --tenant support --wait")(
     publish.publish
 )
@@ -52,12 +53,16 @@ app.command(
     epilog="Example:  penstock replay --from 2026-05-01T10:00:00 --to 2026-05-01T10:20:00 "
     "--model triage --variant triage-lora-7"
 )(replay.replay)
-app.command(epilog="Example:  penstock models")(models.models)
 app.command(epilog="Example:  penstock spend --tenant support --since 2026-01-01")(spend.spend)
 app.command(epilog="Example:  penstock demo --limit 200 --rate 50 --json-out demo.json")(demo.demo)
 # What a service adds where it is installed: the kit knows no service by name.
-for group in sorted(entry_points(group="penstock.commands"), key=lambda found: found.name):
-    app.add_typer(group.load(), name=group.name)
+for found in sorted(entry_points(group="penstock.commands"), key=lambda each: each.name):
+    group = found.load()
+    if [command.callback.__name__ for command in group.registered_commands] == [found.name]:
+        # A command of its own group's name is meant as a command: `penstock lineage`.
+        app.registered_commands.extend(group.registered_commands)
+    else:
+        app.add_typer(group, name=found.name)
 
 
 @app.callback()

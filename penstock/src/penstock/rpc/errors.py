@@ -93,7 +93,7 @@ def status_of(error: PenstockError, *, call_id: str = "") -> status_pb2.Status:
         details.append(_packed(bad_request))
     if error.retryable:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.seconds = RETRY_S
+        retry.retry_delay.FromMilliseconds(round((error.retry_after_s or RETRY_S) * 1000))
         details.append(_packed(retry))
     if call_id:
         details.append(_packed(error_details_pb2.RequestInfo(request_id=call_id)))
@@ -118,21 +118,23 @@ def error_of(error: grpc.RpcError) -> PenstockError:
     code = _CODE.get(status_code, Code.ERROR_CODE_INTERNAL)
     retryable = status is None and code in _RETRYABLE
     field, known = "", False
+    retry_after_s = None
     message = error.details() or status_code.name
     for detail in details:
         info = error_details_pb2.ErrorInfo()
         violation = error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in Code.keys():  # noqa: SIM118 - an enum wrapper, no mapping
             code, known = Code.Value(info.reason), True
         elif detail.Unpack(violation) and violation.field_violations:
             field = violation.field_violations[0].field
             message = violation.field_violations[0].description or message
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retryable = True
+        elif detail.Unpack(retry):
+            retryable, retry_after_s = True, retry.retry_delay.ToMilliseconds() / 1000 or None
     kind = _BY_STATUS.get(status_code, PenstockError)
     if known and _STATUS.get(code) == status_code:
         kind = PenstockError
-    return kind(message, code=code, field=field, retryable=retryable)
+    return kind(message, code=code, field=field, retryable=retryable, retry_after_s=retry_after_s)
 
 
 def _packed(
