@@ -13,6 +13,7 @@ import pytest
 from penstock.codec import decode, encode
 from penstock.errors import Code
 from penstock.kafka.ports import LogError
+from penstock.measures import Measures
 from penstock.records import Outgoing, Partition, Record
 from penstock.routing import RouteTable
 from penstock.v1 import (
@@ -30,6 +31,7 @@ from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.log_view import LogView
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.readiness import Readiness
+from penstock_ingest.shedding import Shedding
 from penstock_ingest.waiters import Waiters
 
 ERRORS = {
@@ -60,6 +62,7 @@ class Platform:
         self.index = ResponseIndex(3600, 1 << 20)
         known = KnownIds(3600)
         self.quota = TenantQuota(20)
+        self.measures = Measures()
         self.view = LogView(
             routes=self.routes,
             waiters=self.waiters,
@@ -79,6 +82,7 @@ class Platform:
             reply_partition=0,
             clock=_now,
             return_s=RETURN_S,
+            shedding=Shedding(self.measures),
         )
         self.desk.closed = ""
         self.route("triage")

@@ -20,6 +20,7 @@ from penstock.kafka.probe import KafkaProbe
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
 from penstock.kafka.watch import ConsumerWatch
+from penstock.measures import Kind, Measures
 from penstock.memory import collect_seldom
 from penstock.records import Record
 from penstock.routing import RouteTable
@@ -41,6 +42,7 @@ from penstock_ingest.quota import TenantQuota
 from penstock_ingest.readiness import Readiness
 from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
 from penstock_ingest.settings import IngestSettings
+from penstock_ingest.shedding import Shedding
 from penstock_ingest.waiters import Waiters
 from penstock_ingest.web import WebServer
 
@@ -99,6 +101,8 @@ class App:
         known = KnownIds(s.response_window_s)
         quota = TenantQuota(s.max_queued_per_tenant)
         metrics.QUEUED.set_function(lambda: float(len(quota)))
+        self._measures = Measures()
+        shedding = Shedding(self._measures)
         self._publisher = KafkaPublisher(s.kafka_bootstrap, f"penstock-ingest-{s.ordinal}")
         self._desk = Desk(
             admission=admission,
@@ -111,6 +115,7 @@ class App:
             reply_partition=s.ordinal,
             clock=_now,
             return_s=s.return_s,
+            shedding=shedding,
         )
         board = Board(Policy(s.probe_interval_s, s.probe_failures, s.probe_patience_s))
         incidents = ModelIncidents(
@@ -155,7 +160,12 @@ class App:
         )
         self._web = WebServer(web, host=s.host, port=s.http_port)
         door = KafkaDoor(
-            admission=admission, known=known, quota=quota, topic_prefix=s.topic_prefix, clock=_now
+            admission=admission,
+            known=known,
+            quota=quota,
+            topic_prefix=s.topic_prefix,
+            clock=_now,
+            shedding=shedding,
         )
         client_id = f"penstock-ingest-{s.ordinal}"
         group = f"{s.topic_prefix}-ingest"
@@ -266,12 +276,24 @@ class App:
             (reader("responses", start=window), view.response),
             (reader("replies", start=Start.END, partitions=own), view.reply),
             (reader("alerts", start=Start.BEGINNING), view.alert),
-            (reader("control", start=Start.BEGINNING), self._resumes.take),
+            (reader("control", start=Start.BEGINNING), self._command),
             (
                 reader("tokens", start=Start.END, partitions=own, read_committed=False),
                 view.chunk,
             ),
         ]
+
+    def _command(self, record: Record) -> None:
+        self._resumes.take(record)
+        if self._measures.take(record):
+            for each in self._measures.in_force(_now(), Kind.SHED):
+                log.warning(
+                    "requests are shed",
+                    model=each.model,
+                    measure=each.measure_id,
+                    until=each.until.isoformat(),
+                    requested_by=each.requested_by,
+                )
 
     def _topic(self, name: str) -> str:
         return topic_of(name).full_name(self._settings.topic_prefix)

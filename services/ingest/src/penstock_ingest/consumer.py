@@ -28,6 +28,7 @@ from penstock_ingest.errors import DeadlinePassed, Overloaded
 from penstock_ingest.index import KnownIds
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.records import SOURCE, admitted_records
+from penstock_ingest.shedding import Shedding
 from penstock_ingest.validation import MAX_KEY, MAX_LABELS, check_size
 
 __all__ = ["KafkaDoor"]
@@ -47,6 +48,7 @@ class KafkaDoor:
         quota: What each tenant has queued.
         topic_prefix: What stands before the dot in topics' names.
         clock: The present, UTC.
+        shedding: Which new requests are refused for now.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class KafkaDoor:
         quota: TenantQuota,
         topic_prefix: str,
         clock: Callable[[], dt.datetime],
+        shedding: Shedding | None = None,
     ) -> None:
         self._admission = admission
         self._known = known
         self._quota = quota
+        self._shedding = shedding or Shedding()
         self._admitted = topic_of("admitted").full_name(topic_prefix)
         self._responses = topic_of("responses").full_name(topic_prefix)
         self._dlq = topic_of("dlq").full_name(topic_prefix)
@@ -166,14 +170,16 @@ class KafkaDoor:
             log.info("a repeat is dropped", request_id=admitted.request_id, **record.where())
             return []
         try:
+            self._shedding.check(admitted, now)
             self._quota.reserve(admitted, now.timestamp())
         except Overloaded:
             self._known.release(admitted.request_id)
             raise
         metrics.REQUESTS.labels("kafka", "admitted").inc()
+        shed = self._shedding.sheds(admitted.request.model, now)
         return admitted_records(
             admitted,
-            self._admission.shadows(request, admitted),
+            () if shed else self._admission.shadows(request, admitted),
             topic=self._admitted,
             key=_key(record, request, admitted.request_id),
             time=now,

@@ -24,6 +24,7 @@ from penstock_ingest.errors import unwritten
 from penstock_ingest.index import Ended, KnownIds, ResponseIndex
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.records import SOURCE, admitted_records
+from penstock_ingest.shedding import Shedding
 from penstock_ingest.validation import check_feedback, check_request
 from penstock_ingest.waiters import Caller, Waiters
 
@@ -52,6 +53,7 @@ class Desk:
         reply_partition: The partition of `replies` and `tokens` that is read here.
         clock: The present, UTC.
         return_s: How long a request with an idempotency key goes on when its callers have left.
+        shedding: Which new requests are refused for now.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Desk:
         reply_partition: int,
         clock: Callable[[], dt.datetime],
         return_s: float = RETURN_S,
+        shedding: Shedding | None = None,
     ) -> None:
         self._cancellations = Cancellations(
             index=index,
@@ -82,6 +85,7 @@ class Desk:
         self._index = index
         self._known = known
         self._quota = quota
+        self._shedding = shedding or Shedding()
         self._publisher = publisher
         self._admitted = topic_of("admitted").full_name(topic_prefix)
         self._feedback = topic_of("feedback").full_name(topic_prefix)
@@ -293,13 +297,14 @@ class Desk:
 
         Raises:
             NotFound: It has ended, and its response is held no longer.
-            Overloaded: Its tenant has as many requests queued as it may.
+            Overloaded: Its tenant has as many requests queued as it may, or it is shed.
         """
         request_id = admitted.request_id
         if not admitted.request.idempotency_key or self._known.claim(
             request_id, object(), self._now_s()
         ):
             try:
+                self._shedding.check(admitted, self._clock())
                 self._quota.reserve(admitted, self._now_s())
             except PenstockError:
                 self._known.release(request_id)
@@ -339,9 +344,10 @@ class Desk:
     async def _publish(
         self, request: request_pb2.GenerateRequest, admitted: admitted_pb2.AdmittedRequest
     ) -> None:
+        shed = self._shedding.sheds(admitted.request.model, self._clock())
         records = admitted_records(
             admitted,
-            self._admission.shadows(request, admitted),
+            () if shed else self._admission.shadows(request, admitted),
             topic=self._admitted,
             key=admitted.request.ordering_key or admitted.request_id,
             time=self._clock(),

@@ -306,7 +306,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         "x-should-retry": "true" if error.retryable else "false",
     }
     if error.retryable:
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1)))
     return JSONResponse(error_body(error), http_status(error), headers)
 
 

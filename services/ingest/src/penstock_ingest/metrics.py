@@ -16,6 +16,7 @@ __all__ = [
     "REQUESTS",
     "ROUTES_REFUSED",
     "SHADOW_COPIES",
+    "SHED",
     "STREAM_FAULTS",
     "WAITING",
     "WAIT_SECONDS",
@@ -36,6 +37,11 @@ ROUTES_REFUSED = Counter(
     "penstock_ingest_routes_refused_total",
     "Route records that were not taken in: not_newer than what is served, or invalid.",
     ("reason",),
+)
+SHED = Counter(
+    "penstock_ingest_shed_total",
+    "Requests that a measure refused, by model; among the overloaded of requests_total.",
+    ("model",),
 )
 QUEUED = Gauge(
     "penstock_ingest_queued",
