@@ -11,8 +11,8 @@ import pytest
 
 from penstock_inference import autoscaler
 from penstock_inference.autoscaler import WorkPolicy, autoscaling_config
-from penstock_inference.directory import Directory
-from penstock_inference.scaling import Load, Targets
+from penstock_inference.directory import Directory, Wishes
+from penstock_inference.scaling import Load, Outlook, Targets
 
 
 @dataclasses.dataclass
@@ -26,15 +26,15 @@ class Actor:
     """The directory as Ray would hand it out: answers when it is told to."""
 
     def __init__(self) -> None:
-        self.asked: list[concurrent.futures.Future[Load | None]] = []
-        self.ahead = self
+        self.asked: list[concurrent.futures.Future[Outlook]] = []
+        self.outlook = self
 
     def remote(self, model: str) -> Actor:
         assert model == "triage"
         self.asked.append(concurrent.futures.Future())
         return self
 
-    def future(self) -> concurrent.futures.Future[Load | None]:
+    def future(self) -> concurrent.futures.Future[Outlook]:
         return self.asked[-1]
 
 
@@ -53,11 +53,11 @@ class Controller:
         self.found += 1
         return self.actor
 
-    def run(self, seconds: float, answer: Callable[[], Load | None] | None) -> int:
+    def run(self, seconds: float, answer: Callable[[], Load | None] | None, floor: int = 0) -> int:
         for _ in range(round(seconds * 10)):
             self.now_s += 0.1
             if answer is not None and self.actor.asked and not self.actor.asked[-1].done():
-                self.actor.asked[-1].set_result(answer())
+                self.actor.asked[-1].set_result(Outlook(answer(), floor))
             self.context.target_num_replicas, state = self.policy(self.context)
             assert state == {}
         return self.context.target_num_replicas
@@ -83,6 +83,23 @@ def test_keeps_the_count_while_nothing_is_known(controller: Controller) -> None:
     assert controller.run(300, lambda: None) == 3
 
 
+def test_a_floor_is_kept_at_once_and_for_as_long_as_it_stands(controller: Controller) -> None:
+    assert controller.run(2, lambda: Load(), floor=3) == 3
+    assert controller.run(300, lambda: Load(), floor=3) == 3
+    # More work than that still counts, and nothing goes beyond the maximum.
+    assert controller.run(10, lambda: Load(35, 100), floor=3) == 4
+    assert controller.run(300, lambda: Load(), floor=9) == 4
+    # When it is over, engines go as they would without it.
+    assert controller.run(59, lambda: Load()) == 4
+    assert controller.run(10, lambda: Load()) == 1
+
+
+def test_a_floor_that_is_not_known_any_more_changes_nothing(controller: Controller) -> None:
+    controller.run(2, lambda: Load(), floor=3)
+    assert controller.run(300, None) == 3
+    assert controller.run(300, lambda: None, floor=2) == 3
+
+
 def test_asks_anew_where_the_actor_does_not_answer_or_fails(controller: Controller) -> None:
     controller.run(30, None)
     assert 5 <= len(controller.actor.asked) <= 7  # each is given five seconds
@@ -106,13 +123,13 @@ def test_serve_takes_the_configuration_and_makes_the_policy() -> None:
 def test_the_directory_adds_up_what_live_pumps_report() -> None:
     now = [0.0]
     directory = Directory(clock=lambda: now[0], ttl_s=5)
-    assert directory.ahead("triage") is None
-    directory.report("one", {"triage": Load(3, 30), "other": Load(1, 1)})
+    assert directory.outlook("triage") == Outlook(None)
+    directory.report("one", {"triage": Load(3, 30), "other": Load(1, 1)}, Wishes({"triage": 2}))
     now[0] = 3.0
     directory.report("two", {"triage": Load(4, 40)})
-    assert directory.ahead("triage") == Load(7, 70)
-    assert directory.ahead("unknown") == Load()
+    assert directory.outlook("triage") == Outlook(Load(7, 70), floor=2)
+    assert directory.outlook("unknown") == Outlook(Load())
     now[0] = 6.0
-    assert directory.ahead("triage") == Load(4, 40)
+    assert directory.outlook("triage") == Outlook(Load(4, 40))
     now[0] = 9.0
-    assert directory.ahead("triage") is None
+    assert directory.outlook("triage") == Outlook(None)

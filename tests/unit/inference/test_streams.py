@@ -70,7 +70,8 @@ class Board:
     def __init__(self) -> None:
         self.announcements: list[Announcement] = []
 
-    async def announce(self, announcement: Announcement) -> None: ...
+    async def announce(self, announcement: Announcement) -> str:
+        return ""
 
     async def withdraw(self, replica_id: str) -> None: ...
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import ray
 
 from penstock_inference.directory import ACTOR_NAME
-from penstock_inference.scaling import Bounds, Load, ScalingState, Targets, decide
+from penstock_inference.scaling import Bounds, Outlook, ScalingState, Targets, decide
 
 __all__ = ["WorkPolicy", "autoscaling_config"]
 
@@ -47,19 +47,24 @@ class WorkPolicy:
         self._targets = Targets(**targets)  # type: ignore[arg-type]
         self._state = ScalingState()
         self._directory: Any = None
-        self._asked: concurrent.futures.Future[Load | None] | None = None
+        self._asked: concurrent.futures.Future[Outlook] | None = None
         self._asked_s = float("-inf")
-        self._load: Load | None = None
+        self._outlook = Outlook(None)
         self._heard_s = float("-inf")
 
     def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
         """How many replicas there shall be."""
         now_s = time.monotonic()
         self._ask(now_s)
+        # What is not known changes nothing: a floor that was there holds as well.
+        known = now_s - self._heard_s < STALE_S and self._outlook.load is not None
+        bounds = Bounds(
+            context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
+        )
         decision = decide(
-            self._load if now_s - self._heard_s < STALE_S else None,
+            self._outlook.load if known else None,
             self._state,
-            Bounds(context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas),
+            bounds.raised(self._outlook.floor) if known else bounds,
             self._targets,
             replicas=context.target_num_replicas,
             now_s=now_s,
@@ -72,14 +77,14 @@ class WorkPolicy:
                 context.target_num_replicas,
                 decision.replicas,
                 decision.reason,
-                self._load,
+                self._outlook,
             )
         return decision.replicas, {}
 
     def _ask(self, now_s: float) -> None:
         if self._asked is not None and self._asked.done():
             try:
-                self._load, self._heard_s = self._asked.result(), now_s
+                self._outlook, self._heard_s = self._asked.result(), now_s
             except Exception as error:  # noqa: BLE001 - the actor restarts; it is asked again
                 log.warning("the work ahead is not known: %r", error)
                 self._directory = None
@@ -90,7 +95,7 @@ class WorkPolicy:
         try:
             if self._directory is None:
                 self._directory = ray.get_actor(ACTOR_NAME, namespace="penstock")
-            self._asked = self._directory.ahead.remote(self._model).future()
+            self._asked = self._directory.outlook.remote(self._model).future()
         except Exception as error:  # noqa: BLE001 - before the first pump there is no directory
             log.debug("the directory cannot be asked: %r", error)
             self._directory = self._asked = None

@@ -1,4 +1,4 @@
-"""The pump's ear for commands: which requests are cancelled, which consumers may go on."""
+"""The pump's ear for commands: cancelled requests, consumers that may go on, measures."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ class Commands:
         on_cancel: Ends a tenant's request if it is here: request id, tenant. Called again for a
             repeat.
         on_resume: Lets a halted partition go on, where the command is later than the halt.
+        on_measure: Takes a record that holds a measure about a model.
         now: The clock, UTC.
     """
 
@@ -102,11 +103,13 @@ class Commands:
         *,
         on_cancel: Callable[[str, str], object],
         on_resume: Callable[[control_pb2.Resume], object],
+        on_measure: Callable[[Record], object] = lambda _: None,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._ids = ids
         self._on_cancel = on_cancel
         self._on_resume = on_resume
+        self._on_measure = on_measure
         self._now = now
 
     def take(self, record: Record) -> None:
@@ -127,6 +130,8 @@ class Commands:
             self._cancel(control.cancel, cancelled)
         elif command == "resume":
             self._on_resume(control.resume)
+        elif command == "measure":
+            self._on_measure(record)
 
     def _cancel(self, cancel: admitted_pb2.Cancellation, cancelled: _Cancelled) -> None:
         at, until = cancelled.at, cancelled.until

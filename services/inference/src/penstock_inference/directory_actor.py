@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import ray
 
-from penstock_inference.directory import ACTOR_NAME, Announcement, Directory
+from penstock_inference.directory import ACTOR_NAME, Announcement, Directory, Wishes
 from penstock_inference.scaling import Load
 
 __all__ = ["DirectoryActor", "DirectoryHandle"]
@@ -25,9 +25,10 @@ class DirectoryHandle:
             name=ACTOR_NAME, namespace="penstock", get_if_exists=True, lifetime="detached"
         ).remote()
 
-    async def announce(self, announcement: Announcement) -> None:
+    async def announce(self, announcement: Announcement) -> str:
         """See `DirectoryClient`."""
-        await self._actor.announce.remote(announcement)
+        told: str = await self._actor.announce.remote(announcement)
+        return told
 
     async def withdraw(self, replica_id: str) -> None:
         """See `DirectoryClient`."""
@@ -38,6 +39,11 @@ class DirectoryHandle:
         found: Sequence[Announcement] = await self._actor.live.remote()
         return found
 
-    async def report(self, pump: str, work: Mapping[str, Load]) -> None:
+    async def report(self, pump: str, work: Mapping[str, Load], wishes: Wishes) -> None:
         """See `DirectoryClient`."""
-        await self._actor.report.remote(pump, work)
+        await self._actor.report.remote(pump, work, wishes)
+
+    async def slowest(self, model: str) -> str:
+        """See `DirectoryClient`."""
+        found: str = await self._actor.slowest.remote(model)
+        return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from functools import partial
 
 from ray import serve
@@ -12,6 +13,7 @@ from penstock.memory import collect_seldom
 from penstock.rpc.server import Server, Service
 from penstock.telemetry import logger
 from penstock.v1 import engine_service_pb2_grpc
+from penstock_inference import metrics
 from penstock_inference.adapters import AdapterKeeper
 from penstock_inference.directory import ANNOUNCE_S, Announcement, DirectoryClient
 from penstock_inference.directory_actor import DirectoryHandle
@@ -22,6 +24,7 @@ from penstock_inference.pool import MAX_MESSAGE_BYTES
 from penstock_inference.replica import observe, rank_of, reachable
 from penstock_inference.scripted import ScriptedEngine
 from penstock_inference.settings import InferenceSettings
+from penstock_inference.speed import Speed
 from penstock_inference.wanted import WantedAdapters, finder_of
 
 __all__ = ["EngineReplica"]
@@ -56,7 +59,7 @@ class EngineReplica:
 
     Duties: (1) load the engine, (2) serve pumps, (3) tell the directory address and load every
     second, (4) keep the adapters that routes want, (5) tell Serve whether it still generates,
-    (6) withdraw before it ends.
+    (6) start anew when a measure wants it, (7) withdraw before it ends.
 
     Args:
         settings: Of the service.
@@ -86,6 +89,9 @@ class EngineReplica:
         await self._server.set_ready(True)
         self._address = f"{reachable(settings.host)}:{port}"
         self._directory: DirectoryClient = DirectoryHandle()
+        self._speed = Speed()
+        # The measure by which it is to start anew.
+        self._leaving = ""
         self._tasks = [asyncio.create_task(self._announce()), *self._keep_adapters()]
         collect_seldom()
         log.info("engine serves", model=model.name, replica=self._replica_id, address=self._address)
@@ -105,9 +111,11 @@ class EngineReplica:
         return [asyncio.create_task(wanted.run()), asyncio.create_task(keeper.run())]
 
     async def _announce(self) -> None:
-        while not self._servicer.lost:
+        while not (self._servicer.lost or self._leaving):
+            running = self._servicer.running
+            self._speed.look(running, _generated_tokens(), time.monotonic())
             try:
-                await self._directory.announce(
+                self._leaving = await self._directory.announce(
                     Announcement(
                         replica_id=self._replica_id,
                         address=self._address,
@@ -115,18 +123,28 @@ class EngineReplica:
                         load_tokens=self._servicer.load_tokens,
                         adapters=tuple(self._servicer.adapters),
                         slots=self._servicer.slots,
-                        running=self._servicer.running,
+                        running=running,
+                        seconds_per_token=self._speed.seconds_per_token,
                     )
                 )
             except Exception as error:  # noqa: BLE001 - the actor restarts; say it again then
                 log.warning("not announced", error=repr(error))
-            await asyncio.sleep(ANNOUNCE_S)
+            if not self._leaving:
+                await asyncio.sleep(ANNOUNCE_S)
+        if self._leaving:
+            log.warning(
+                "the engine starts anew", measure=self._leaving, running=self._servicer.running
+            )
         await self._directory.withdraw(self._replica_id)
 
     async def check_health(self) -> None:
         """Serve restarts the replica when this raises."""
         if self._servicer.lost:
             raise RuntimeError("the engine is lost")
+        if self._leaving:
+            # Pumps send it nothing more. Serve asks thrice, lets it end what it has, and starts
+            # another in its place.
+            raise RuntimeError(f"the engine starts anew, by measure {self._leaving}")
         for task in self._tasks:
             if task.done():
                 raise RuntimeError(f"a task of the engine's replica ended: {task!r}")
@@ -141,3 +159,8 @@ class EngineReplica:
             await self._directory.withdraw(self._replica_id)
         await self._server.stop(self._settings.drain_s)
         await self._engine.stop()
+
+
+def _generated_tokens() -> float:
+    (metric,) = metrics.GENERATED_TOKENS.collect()
+    return sum(each.value for each in metric.samples if each.name.endswith("_total"))

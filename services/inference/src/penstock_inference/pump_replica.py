@@ -33,6 +33,7 @@ from penstock_inference.pump import Pump
 from penstock_inference.replica import observe, rank_of
 from penstock_inference.scaling import share_out
 from penstock_inference.settings import InferenceSettings
+from penstock_inference.steward import Steward
 from penstock_inference.tokens import TokenSender
 
 __all__ = ["PumpReplica"]
@@ -82,7 +83,19 @@ class PumpReplica:
             read_ahead=ReadAhead(settings.read_ahead_records, settings.read_ahead_mib * 2**20),
             halts=HaltAlerts(SERVICE, GROUP, topic_of("alerts").full_name(prefix)),
         )
-        commands = Commands(cancelled, on_cancel=self._pump.cancel, on_resume=self._resume)
+        self._models = settings.base_models()
+        self._steward = Steward(
+            self._directory,
+            self._publisher,
+            topic_of("control").full_name(prefix),
+            {model.name: model.replicas.max for model in self._models},
+        )
+        commands = Commands(
+            cancelled,
+            on_cancel=self._pump.cancel,
+            on_resume=self._resume,
+            on_measure=self._steward.take,
+        )
         control = ControlReader(bootstrap, prefix, commands)
         routes = LogReader(bootstrap, topic_of("routes").full_name(prefix), start=Start.BEGINNING)
         self._tasks = [
@@ -120,8 +133,8 @@ class PumpReplica:
             self._consumer.resume(number, resume.requested_at.ToMilliseconds())
 
     async def _report(self) -> None:
-        """Tells the directory every second what work is ahead, for scaling."""
-        models = [model.name for model in self._settings.base_models()]
+        """Tells the directory every second what work is ahead and which measures are in force."""
+        models = [model.name for model in self._models]
         while True:
             standing = self._consumer.standing()
             work = share_out(
@@ -131,7 +144,8 @@ class PumpReplica:
                 models=models,
             )
             try:
-                await self._directory.report(self._name, work)
+                await self._directory.report(self._name, work, self._steward.wishes())
+                await self._steward.choose()
             except Exception as error:  # noqa: BLE001 - the actor restarts; say it again then
                 log.warning("work ahead not reported", error=repr(error))
             await asyncio.sleep(ANNOUNCE_S)

@@ -15,6 +15,7 @@ __all__ = [
     "Bounds",
     "Decision",
     "Load",
+    "Outlook",
     "ScalingState",
     "Targets",
     "decide",
@@ -36,6 +37,19 @@ class Load:
 
     requests: int = 0
     tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a decision is made on.
+
+    Attributes:
+        load: The work ahead; None where it is not known.
+        floor: The fewest replicas that a measure wants; 0 for no measure.
+    """
+
+    load: Load | None
+    floor: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +88,10 @@ class Bounds:
 
     minimum: int
     maximum: int
+
+    def raised(self, floor: int) -> Bounds:
+        """With a minimum of at least a floor, as far as the maximum allows."""
+        return Bounds(max(self.minimum, min(floor, self.maximum)), self.maximum)
 
     def clip(self, replicas: int) -> int:
         """The nearest number within."""
