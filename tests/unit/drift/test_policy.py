@@ -80,6 +80,18 @@ def test_what_a_document_leaves_out_is_as_in_the_default() -> None:
             "actions.remedies.0.name: 'retrain' is another action's name",
         ),
         (
+            "actions: {remedies: [{name: a, do: shed, replicas: 2}]}",
+            "actions.remedies.0: replicas is of scale: remove it from shed",
+        ),
+        (
+            "actions: {remedies: [{name: a, do: rollback_route, for_s: 60}]}",
+            "for_s is of scale and shed and restart_replica: remove it from rollback_route",
+        ),
+        (
+            "actions: {remedies: [{name: a, do: shed, for_s: 90000}]}",
+            "actions.remedies.0.for_s",
+        ),
+        (
             "actions: {remedies: [{name: a, do: shed}, {name: a, do: shed}]}",
             "actions.remedies: two remedies are named a: rename one",
         ),
@@ -146,6 +158,15 @@ def test_remedies_are_dry_runs_unless_the_policy_says_otherwise() -> None:
     assert more is not None
     assert (back.dry_run, more.dry_run) == (True, False)
     assert actions.remedy("none") is None
+
+
+@pytest.mark.parametrize(
+    ("more", "share"),
+    [("", 0.2), (", priority_above: 0", 1.0), (", priority_above: 0, share: 0.5", 0.5)],
+)
+def test_a_shed_refuses_what_is_less_urgent_or_a_part_of_all(more: str, share: float) -> None:
+    policy = parse_policy(f"actions: {{remedies: [{{name: a, do: shed{more}}}]}}")
+    assert policy.actions.remedies[0].refused_share == share
 
 
 @given(st.text(max_size=200))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
@@ -10,6 +11,7 @@ from penstock.cli.routes_plan import Version
 from penstock.codec import decode, encode
 from penstock.errors import InvalidRequest
 from penstock.kafka.memory import MemoryBroker
+from penstock.measures import Kind, Measures
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2, route_pb2
 from penstock_drift.policy import Policy, Remedy, parse_policy
@@ -23,7 +25,7 @@ CHAMPION, CANDIDATE = route_pb2.STAGE_CHAMPION, route_pb2.STAGE_CANDIDATE
 
 
 def variant(name: str, stage: route_pb2.Stage.ValueType, weight: int) -> route_pb2.Variant:
-    return route_pb2.Variant(name=name, base_model="triage", stage=stage, weight=weight)
+    return route_pb2.Variant(name=name, base_model="engines", stage=stage, weight=weight)
 
 
 def route(version: int, *variants: route_pb2.Variant) -> Version:
@@ -107,13 +109,58 @@ def test_the_hour_counts_other_findings_of_the_same_remedy(deeds: list[Deed]) ->
     assert decide(ask(), remedy(), deeds, CANARY, NOW_MS).outcome is Outcome.DONE
 
 
+@pytest.mark.parametrize(
+    ("chosen", "kind", "model", "words"),
+    [
+        (
+            {"do": "scale", "replicas": 3},
+            Kind.SCALE,
+            "engines",
+            "engines has at least 3 engine replicas until 2026-05-01T12:15:00Z",
+        ),
+        (
+            {"do": "shed", "for_s": 60},
+            Kind.SHED,
+            "triage",
+            "20% of the requests for triage are refused until 2026-05-01T12:01:00Z",
+        ),
+        (
+            {"do": "shed", "priority_above": 0},
+            Kind.SHED,
+            "triage",
+            "requests for triage with a priority value above 0 are refused until",
+        ),
+        (
+            {"do": "restart_replica"},
+            Kind.RESTART,
+            "engines",
+            "the slowest replica of engines starts anew once another one lives, until",
+        ),
+    ],
+)
+def test_a_measure_is_asked_for_a_while_and_the_way_back_is_told(
+    chosen: dict[str, object], kind: Kind, model: str, words: str
+) -> None:
+    found = decide(ask(), remedy(**chosen), [], CANARY, NOW_MS)
+    assert (found.outcome, found.route) == (Outcome.DONE, None)
+    assert found.measure is not None
+    assert (found.measure.kind, found.measure.model) == (kind, model)
+    assert found.reason.startswith(words)
+    assert found.undo == f"penstock models end {found.measure.measure_id}"
+    # The finding is handled again after a crash: the same measure.
+    again = decide(ask(), remedy(**chosen), [], CANARY, NOW_MS + 1)
+    assert again.measure is not None
+    assert again.measure.measure_id == found.measure.measure_id
+    dry = decide(ask(), remedy(**chosen, dry_run=True), [], CANARY, NOW_MS)
+    assert (dry.outcome, dry.measure, dry.undo) == (Outcome.DRY_RUN, None, "")
+    assert words in dry.reason
+
+
 @pytest.mark.parametrize("do", ["scale", "shed", "restart_replica"])
-def test_what_has_no_door_here_is_asked_of_others(do: str) -> None:
-    found = decide(ask(), remedy(do=do), [], CANARY, NOW_MS)
-    assert (found.outcome, found.route) == (Outcome.REQUESTED, None)
-    assert "nothing of penstock does this by itself" in found.reason
-    dry = decide(ask(), remedy(do=do, dry_run=True), [], CANARY, NOW_MS)
-    assert dry.outcome is Outcome.DRY_RUN
+def test_no_measure_is_taken_about_what_takes_no_traffic(do: str) -> None:
+    found = decide(ask("gone"), remedy(do=do), [], CANARY, NOW_MS)
+    assert (found.outcome, found.measure) == (Outcome.REFUSED, None)
+    assert decide(ask(), remedy(do=do), [], [], NOW_MS).outcome is Outcome.REFUSED
 
 
 def test_only_events_of_operational_drift_with_a_remedys_name_ask() -> None:
@@ -201,6 +248,33 @@ def test_a_finding_writes_route_and_alert_and_its_end_closes_the_alert() -> None
     (over,) = world.alerts(world.hear(event("e2", action="", state=drift_pb2.DRIFT_STATE_COOLDOWN)))
     assert (over.incident_id, over.state) == ("remedy/e1", alert_pb2.ALERT_STATE_RESOLVED)
     assert world.hear(event("e3", action="", state=drift_pb2.DRIFT_STATE_ARMED)) == []
+
+
+def test_a_finding_writes_measure_and_alert_together_and_a_repeat_is_no_second_measure() -> None:
+    world = World(
+        parse_policy(
+            "actions: {remedies: [{name: back, do: shed, priority_above: 0, dry_run: false}]}"
+        )
+    )
+    measures = Measures()
+    for _ in range(2):
+        outputs = world.hear(event())
+        assert [out.topic for out in outputs] == ["p.alerts", "p.control"]
+        (alert,) = world.alerts(outputs)
+        measures.take(dataclasses.replace(world.write(outputs[1]), timestamp_ms=NOW_MS))
+    (found,) = measures.in_force(NOW)
+    assert (found.model, found.priority_above, found.requested_by) == ("triage", 0, "drift")
+    assert f"Take it back with: penstock models end {found.measure_id}" in alert.summary
+    assert alert.state == alert_pb2.ALERT_STATE_OPENED
+
+
+def test_what_a_former_version_asked_for_is_over_with_its_finding() -> None:
+    world = World()
+    old = alert_of(ask(), decide(ask(), remedy(), [], CANARY, NOW_MS), NOW_MS)
+    old.labels["outcome"] = "requested"
+    world.view.take(old)
+    (over,) = world.alerts(world.hear(event("e2", action="", state=drift_pb2.DRIFT_STATE_COOLDOWN)))
+    assert over.state == alert_pb2.ALERT_STATE_RESOLVED
 
 
 def test_a_second_finding_waits_until_the_first_ones_route_is_read_back() -> None:

@@ -38,7 +38,7 @@ ALERTMANAGER_POSTS = Counter(
 )
 REMEDIES = Counter(
     "penstock_drift_remedies_total",
-    "Remedies that findings asked for, by what came of it: done, dry_run, requested, refused.",
+    "Remedies that findings asked for, by what came of it: done, dry_run, refused.",
     ("remedy", "outcome"),
 )
 SELF_TEST_CHANGES = Counter(

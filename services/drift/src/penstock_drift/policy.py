@@ -17,8 +17,9 @@ from importlib import resources
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from penstock_drift.policy_actions import RETRAIN, Actions, Remedy, Retrain, Strict
 from penstock_drift.values import Kind
 
 __all__ = [
@@ -42,8 +43,6 @@ __all__ = [
     "parse_policy",
 ]
 
-# The action that asks for a retraining; no remedy may have this name.
-RETRAIN = "retrain"
 # Whose signals are made up; people hear of it only when the bank does not see its changes.
 SELF_TEST_MODEL = "penstock-selftest"
 
@@ -61,8 +60,6 @@ DetectorName = Literal[
     "hddm_a",
     "hddm_w",
 ]
-CauseName = Literal["route_change", "adapter", "traffic_mix", "upstream", "input", "unknown"]
-_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class PolicyError(Exception):
@@ -77,11 +74,7 @@ class Severity(StrEnum):
     PAGE = "page"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _SignalFields(_Strict):
+class _SignalFields(Strict):
     @field_validator("detectors", mode="after", check_fields=False)
     @classmethod
     def _once_each(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -135,7 +128,7 @@ class SignalRule(_SignalFields):
     severity: Severity | None = None
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """Bounds of a worker's memory, per partition of `signals`."""
 
     max_keys: int = Field(default=2000, ge=1, le=1_000_000)
@@ -143,7 +136,7 @@ class Limits(_Strict):
     max_buffered: int = Field(default=100_000, ge=1000)
 
 
-class Rebase(_Strict):
+class Rebase(Strict):
     """After how many values at the evidence's cap a change is the new normal; None: never."""
 
     input: int | None = Field(default=20_000, ge=100)
@@ -157,7 +150,7 @@ class Rebase(_Strict):
         return found
 
 
-class Severities(_Strict):
+class Severities(Strict):
     """How urgent a kind's incidents are."""
 
     input: Severity = Severity.INFO
@@ -171,59 +164,7 @@ class Severities(_Strict):
         return found
 
 
-class Retrain(_Strict):
-    """Which findings ask for a retraining: of quality only, whatever is written here.
-
-    `cooldown_s` is kept by whoever asks: at most one request per model and variant in that time.
-    """
-
-    enabled: bool = False
-    signals: tuple[str, ...] = ("*",)
-    models: tuple[str, ...] = ("*",)
-    cooldown_s: float = Field(default=86_400, ge=0)
-
-
-class Remedy(_Strict):
-    """What answers operational drift for the worse, within bounds."""
-
-    name: str = Field(pattern=_NAME)
-    do: Literal["scale", "shed", "rollback_route", "restart_replica"]
-    signals: tuple[str, ...] = ("*",)
-    models: tuple[str, ...] = ("*",)
-    causes: tuple[CauseName, ...] = ()
-    max_per_hour: int = Field(default=1, ge=1, le=60)
-    max_age_s: float = Field(default=900, gt=0, le=86_400)
-    dry_run: bool = True
-
-    @field_validator("name")
-    @classmethod
-    def _free(cls, name: str) -> str:
-        if name == RETRAIN:
-            raise ValueError(f"{RETRAIN!r} is another action's name: choose a new one")
-        return name
-
-
-class Actions(_Strict):
-    """What is done about a finding without asking anybody."""
-
-    retrain: Retrain = Retrain()
-    remedies: tuple[Remedy, ...] = ()
-
-    @field_validator("remedies")
-    @classmethod
-    def _named_once(cls, remedies: tuple[Remedy, ...]) -> tuple[Remedy, ...]:
-        names = [remedy.name for remedy in remedies]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two remedies are named {', '.join(twice)}: rename one")
-        return remedies
-
-    def remedy(self, name: str) -> Remedy | None:
-        """The remedy of that name."""
-        return next((remedy for remedy in self.remedies if remedy.name == name), None)
-
-
-class SelfTest(_Strict):
+class SelfTest(Strict):
     """The made-up traffic that shows whether the bank still sees changes."""
 
     enabled: bool = True
@@ -251,7 +192,7 @@ class Finding:
     worse: bool | None = None
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """What drift looks for and what it does about it.
 
     Attributes:

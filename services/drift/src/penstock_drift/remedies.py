@@ -8,11 +8,14 @@ it, and reversible: each says the command that takes it back.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import hashlib
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from penstock.cli.routes_plan import Version, restored, rolled_back
 from penstock.cli.run import CliError
+from penstock.measures import Kind, Measure, in_words
 from penstock.v1 import alert_pb2, drift_pb2, route_pb2
 from penstock_drift.evidence_wire import stamp
 from penstock_drift.policy import RETRAIN, Remedy
@@ -21,11 +24,7 @@ __all__ = ["Ask", "Decision", "Deed", "Outcome", "alert_of", "ask_of", "decide",
 
 HOUR_MS = 3_600_000
 RUNBOOK = "docs/runbooks/drift.md"
-_WANTED = {
-    "scale": "more replicas",
-    "shed": "less traffic let in",
-    "restart_replica": "a replica started anew",
-}
+_MEASURES = {"scale": Kind.SCALE, "shed": Kind.SHED, "restart_replica": Kind.RESTART}
 
 
 class Outcome(StrEnum):
@@ -33,8 +32,6 @@ class Outcome(StrEnum):
 
     DONE = "done"
     DRY_RUN = "dry_run"
-    # Nothing here can do it; whoever reads `drift` may.
-    REQUESTED = "requested"
     REFUSED = "refused"
 
 
@@ -63,7 +60,7 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True)
 class Deed:
-    """A remedy that was carried out, or asked of others."""
+    """A remedy that was carried out."""
 
     event_id: str
     remedy: str
@@ -79,12 +76,14 @@ class Decision:
         reason: What was done or why not, in words.
         route: The route to write, where one is.
         undo: The command that takes it back; empty where there is nothing to.
+        measure: The measure to ask for, where one is.
     """
 
     outcome: Outcome
     reason: str
     route: route_pb2.Route | None = None
     undo: str = ""
+    measure: Measure | None = None
 
 
 def ask_of(event: drift_pb2.DriftEvent) -> Ask | None:
@@ -139,19 +138,6 @@ def decide(
             f"{remedy.name} was carried out {lately} times within the hour, and the policy allows "
             f"{remedy.max_per_hour}"
         )
-    if remedy.do == "rollback_route":
-        return _roll_back(ask, versions, dry_run=remedy.dry_run)
-    wanted = f"{_WANTED[remedy.do]} for {ask.model}/{ask.variant}"
-    if remedy.dry_run:
-        return Decision(Outcome.DRY_RUN, f"it would ask for {wanted}")
-    return Decision(
-        Outcome.REQUESTED,
-        f"asked for {wanted}; nothing of penstock does this by itself: the event on `drift` has "
-        f"the action {remedy.name}",
-    )
-
-
-def _roll_back(ask: Ask, versions: Sequence[Version], *, dry_run: bool) -> Decision:
     if not versions:
         return _refused(f"{ask.model} has no route on the log")
     standing = max(versions, key=lambda entry: entry.route.version).route
@@ -160,13 +146,54 @@ def _roll_back(ask: Ask, versions: Sequence[Version], *, dry_run: bool) -> Decis
         return _refused(
             f"variant {ask.variant} takes no traffic in version {standing.version} any more"
         )
+    if remedy.do == "rollback_route":
+        return _roll_back(standing, variant, versions, dry_run=remedy.dry_run)
+    return _take_measure(ask, remedy, variant.base_model, now_ms)
+
+
+def _take_measure(ask: Ask, remedy: Remedy, base_model: str, now_ms: int) -> Decision:
+    kind = _MEASURES[remedy.do]
+    now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+    # The same finding asks for the same measure, so that a repeat of it changes nothing.
+    digest = hashlib.blake2b(ask.event_id.encode(), digest_size=6).hexdigest()
+    shed = kind is Kind.SHED
+    measure = Measure(
+        measure_id=f"drift-{digest}",
+        kind=kind,
+        model=ask.model if shed else base_model,
+        requested_at=now,
+        until=now + dt.timedelta(seconds=remedy.for_s),
+        requested_by="drift",
+        reason=f"{ask.remedy}: {ask.signal} of {ask.model}/{ask.variant} changed",
+        replicas=remedy.replicas if kind is Kind.SCALE else 0,
+        priority_above=remedy.priority_above if shed else None,
+        share=remedy.refused_share if shed else 1.0,
+    )
+    until = f"{measure.until:%Y-%m-%dT%H:%M:%SZ}"
+    if kind is Kind.RESTART:
+        what = f"{in_words(measure)} once another one lives, until {until}"
+    else:
+        what = f"{in_words(measure)} until {until}"
+    if remedy.dry_run:
+        return Decision(Outcome.DRY_RUN, f"it would ask for this: {what}")
+    undo = f"penstock models end {measure.measure_id}"
+    return Decision(Outcome.DONE, what, undo=undo, measure=measure)
+
+
+def _roll_back(
+    standing: route_pb2.Route,
+    variant: route_pb2.Variant,
+    versions: Sequence[Version],
+    *,
+    dry_run: bool,
+) -> Decision:
     try:
         route, what = _safer(standing, variant, versions)
     except CliError as error:
         return _refused(str(error))
     if route is None or route is standing:
         return _refused(what)
-    undo = f"penstock routes rollback {ask.model} --to {standing.version}"
+    undo = f"penstock routes rollback {standing.model} --to {standing.version}"
     if dry_run:
         return Decision(Outcome.DRY_RUN, f"it would write version {route.version}: {what}")
     return Decision(Outcome.DONE, f"version {route.version} is written: {what}", route, undo)
@@ -207,11 +234,10 @@ def _refused(reason: str) -> Decision:
 
 def alert_of(ask: Ask, decision: Decision, now_ms: int) -> alert_pb2.Alert:
     """What people are told: what was done stays open until its finding has ended."""
-    acted = decision.outcome in (Outcome.DONE, Outcome.REQUESTED)
+    acted = decision.outcome is Outcome.DONE
     titles = {
         Outcome.DONE: f"{ask.remedy}: carried out for {ask.model}/{ask.variant}",
         Outcome.DRY_RUN: f"{ask.remedy}: dry run for {ask.model}/{ask.variant}",
-        Outcome.REQUESTED: f"{ask.remedy}: asked for, for {ask.model}/{ask.variant}",
         Outcome.REFUSED: f"{ask.remedy}: not carried out for {ask.model}/{ask.variant}",
     }
     undo = f" Take it back with: {decision.undo}" if decision.undo else ""

@@ -1,7 +1,7 @@
 """The edge that carries remedies out: each event of `drift` is answered exactly once.
 
-The route, the alert and the position in `drift` are written in one transaction, so a remedy is
-neither lost nor repeated, whatever is killed.
+The route or the measure, the alert and the position in `drift` are written in one transaction, so a
+remedy is neither lost nor repeated, whatever is killed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from penstock.codec import JSON, decode, encode
 from penstock.errors import InvalidRequest
 from penstock.kafka.delivery import Delivery
 from penstock.kafka.dlq import dead_letter
+from penstock.measures import measure_record
 from penstock.records import Outgoing, Record
 from penstock.telemetry import logger
 from penstock.topics import topic_of
@@ -29,7 +30,8 @@ log = logger(__name__)
 
 # Versions of a model's route that are kept to go back to.
 MAX_VERSIONS = 100
-_ACTED = (Outcome.DONE, Outcome.REQUESTED)
+# `requested` is of former versions, which could not do everything themselves.
+_ACTED = (str(Outcome.DONE), "requested")
 _FOUND = (drift_pb2.DRIFT_STATE_DRIFT, drift_pb2.DRIFT_STATE_SUSPECT)
 
 
@@ -37,7 +39,7 @@ class RemedyView:
     """What the log says of routes, and of remedies so far.
 
     Attributes:
-        deeds: By finding: what was carried out or asked for.
+        deeds: By finding: what was carried out.
         open: By finding's incident: the alerts that wait for its end.
     """
 
@@ -104,8 +106,9 @@ class RemedyAgent:
         self._view = view
         self._policy = policy
         self._clock = clock
-        self._routes, self._alerts, self._dlq = (
-            topic_of(name).full_name(topic_prefix) for name in ("routes", "alerts", "dlq")
+        self._routes, self._alerts, self._dlq, self._control = (
+            topic_of(name).full_name(topic_prefix)
+            for name in ("routes", "alerts", "dlq", "control")
         )
         # By model: the newest version written here, until the log shows it.
         self._written: dict[str, int] = {}
@@ -162,6 +165,8 @@ class RemedyAgent:
         if decision.route is not None:
             self._written[ask.model] = decision.route.version
             written.append(self._route_record(decision.route))
+        if decision.measure is not None:
+            written.append(measure_record(decision.measure, self._control, "drift"))
         return written
 
     def _ended(self, incident_id: str, now_ms: int) -> Sequence[Outgoing]:
