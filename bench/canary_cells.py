@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from canary_runs import NEVER, Batch, Comparisons, Floats, Ints, Rivals, first
+from canary_runs import NEVER, Alive, Batch, Comparisons, Floats, Ints, Rivals, first
 
 from penstock_retrain.canary.comparison import Question
 from penstock_retrain.canary.config import MetricSpec
@@ -41,16 +41,16 @@ def _ones(rng: np.random.Generator, runs: int, rate: float) -> Floats:
 
 
 def _blocks(
-    rng: np.random.Generator, runs: int, rates: tuple[float, float], plan: list[tuple[int, int]]
+    rng: np.random.Generator, alive: Alive, rates: tuple[float, float], plan: list[tuple[int, int]]
 ) -> Iterator[Batch]:
     """Blocks of right and wrong answers; plan: blocks and the champion's values in each."""
     for count, size in plan:
         for _ in range(count):
             if size == 1:
-                champion = _ones(rng, runs, rates[0])
+                champion = _ones(rng, alive.runs, rates[0])
             else:
-                champion = rng.binomial(size, rates[0], runs).astype(float)
-            sums = (champion, _ones(rng, runs, rates[1]))
+                champion = rng.binomial(size, rates[0], alive.runs).astype(float)
+            sums = (champion, _ones(rng, alive.runs, rates[1]))
             yield Batch((size, 1), sums, sums)
 
 
@@ -61,11 +61,11 @@ def _race(
     ours = Comparisons(runs, METRIC, (Question.HARM, Question.GAIN))
     rivals = Rivals(runs)
     when = {name: np.full(runs, NEVER) for name in ("gain", "harm", "rule+", "rule-", "peek")}
-    for now, block in enumerate(_blocks(rng, runs, (base, other), [(HORIZON, 1)]), 1):
+    for now, block in enumerate(_blocks(rng, Alive(runs), (base, other), [(HORIZON, 1)]), 1):
         ours.settle_block(block)
         excess, z = rivals.settle(*block.sums)
         for name, question in (("gain", Question.GAIN), ("harm", Question.HARM)):
-            first(ours.tests[question].log_e >= -math.log(HALF), when[name], now)
+            first(ours.tests[question].e >= 1.0 / HALF, when[name], now)
         declared = excess > -math.log(DELTA)
         first(declared & (z > 0), when["rule+"], now)
         first(declared & (z < 0), when["rule-"], now)
@@ -137,22 +137,30 @@ def _ends(harm: Ints, promote: Ints, minimum: int = 50) -> Figures:
 
 def _verdicts(
     batches: Iterator[Batch | Floats],
-    runs: int,
+    alive: Alive,
     metric: MetricSpec,
     goal: Question,
     level: float = 0.05,
 ) -> Figures:
-    comparison = Comparisons(runs, metric, (Question.HARM, goal))
-    when = {question: np.full(runs, NEVER) for question in comparison.tests}
+    comparison = Comparisons(alive.runs, metric, (Question.HARM, goal))
+    when = {question: np.full(alive.runs, NEVER) for question in comparison.tests}
+    which = np.arange(alive.runs)
     for now, batch in enumerate(batches, 1):
         if isinstance(batch, Batch):
             comparison.settle_block(batch)
         else:
             comparison.settle_pair(batch)
         for question, test in comparison.tests.items():
-            first(test.log_e >= -math.log(level), when[question], now)
-        if now % 50 == 0 and np.all(np.minimum(*when.values()) < now - 50):
-            break
+            at = when[question]
+            reached = which[test.e >= 1.0 / level]
+            at[reached] = np.minimum(at[reached], now)
+        if now % 50 == 0:
+            # What has ended stays ended; before the minimum nothing is promoted.
+            going = np.minimum(*when.values())[which] == NEVER
+            which, alive.runs = which[going], int(going.sum())
+            comparison.keep(going)
+            if not alive.runs:
+                break
     return _ends(when[Question.HARM], when[goal])
 
 
@@ -161,8 +169,9 @@ def verdict(
 ) -> Figures:
     """Harm test and promoting test together, 1 : 1."""
     rng, runs = seed_runs
-    blocks = _blocks(rng, runs, (base, base + difference), [(5000, 1)])
-    return _verdicts(blocks, runs, METRIC, goal)
+    alive = Alive(runs)
+    blocks = _blocks(rng, alive, (base, base + difference), [(5000, 1)])
+    return _verdicts(blocks, alive, METRIC, goal)
 
 
 STEPS = [(150, 19), (350, 3), (2500, 1)]
@@ -173,7 +182,8 @@ def steps(
 ) -> Figures:
     """The candidate's share rises: 5 %, 25 %, 50 %; evidence is carried."""
     rng, runs = seed_runs
-    return _verdicts(_blocks(rng, runs, (base, base + difference), STEPS), runs, METRIC, goal)
+    alive = Alive(runs)
+    return _verdicts(_blocks(rng, alive, (base, base + difference), STEPS), alive, METRIC, goal)
 
 
 STARS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -183,6 +193,7 @@ RATED = np.array([0.05, 0.05, 0.10, 0.30, 0.50])
 def stars(difference: float, goal: Question, seed_runs: tuple[np.random.Generator, int]) -> Figures:
     """Ratings of one to five stars; the candidate loses by more one-star ratings."""
     rng, runs = seed_runs
+    alive = Alive(runs)
     # Moves mass from five stars to one: a difference of the mean of exactly that mass.
     worse = RATED + np.array([-difference, 0, 0, 0, difference])
 
@@ -190,11 +201,11 @@ def stars(difference: float, goal: Question, seed_runs: tuple[np.random.Generato
         edges = [np.cumsum(weights)[:-1] for weights in (RATED, worse)]
         for _ in range(3000):
             champion, candidate = (
-                STARS[np.searchsorted(e, rng.random(runs, dtype=np.float32))] for e in edges
+                STARS[np.searchsorted(e, rng.random(alive.runs, dtype=np.float32))] for e in edges
             )
             yield Batch((1, 1), (champion, candidate), (champion**2, candidate**2))
 
-    return _verdicts(batches(), runs, METRIC, goal)
+    return _verdicts(batches(), alive, METRIC, goal)
 
 
 def pairs(
@@ -202,13 +213,14 @@ def pairs(
 ) -> Figures:
     """Both answer the same prompts: shares of prompts that only one of them answers right."""
     rng, runs = seed_runs
+    alive = Alive(runs)
 
     def batches() -> Iterator[Floats]:
         for _ in range(3000):
-            u = rng.random(runs, dtype=np.float32)
+            u = rng.random(alive.runs, dtype=np.float32)
             yield (u < better).astype(float) - ((u >= better) & (u < better + worse))
 
-    return _verdicts(batches(), runs, METRIC, goal)
+    return _verdicts(batches(), alive, METRIC, goal)
 
 
 GUARDRAILS = {"errors": 0.01, "slow": 0.05, "dear": 0.10, "poor": 0.15}
@@ -221,17 +233,17 @@ def guardrails(harmed: dict[str, float], seed_runs: tuple[np.random.Generator, i
     each = {name: Comparisons(runs, METRIC, (Question.HARM,)) for name in GUARDRAILS}
     when = {name: np.full(runs, NEVER) for name in GUARDRAILS}
     for now in range(1, 3001):
-        common = rng.random((2, runs))
+        common = rng.random((2, runs), dtype=np.float32)
         for name, rate in GUARDRAILS.items():
             rates = np.array([[rate], [rate + harmed.get(name, 0.0)]])
-            own = rng.random((2, runs))
-            bad = np.where(rng.random((2, runs)) < 0.5, common, own) < rates
+            own = rng.random((2, runs), dtype=np.float32)
+            bad = np.where(rng.random((2, runs), dtype=np.float32) < 0.5, common, own) < rates
             good = 1.0 - bad
             sums = (good[0], good[1])
             each[name].settle_block(Batch((1, 1), sums, sums))
-        values = np.array([each[name].tests[Question.HARM].log_e for name in GUARDRAILS])
+        values = np.array([each[name].tests[Question.HARM].e for name in GUARDRAILS])
         ordered = -np.sort(-values, axis=0)
-        enough = ordered + np.log(np.arange(1, among + 1))[:, None] >= math.log(among / level)
+        enough = ordered * np.arange(1, among + 1)[:, None] >= among / level
         cut = np.where(enough, ordered, np.inf).min(axis=0)
         for name, value in zip(GUARDRAILS, values, strict=True):
             first(value >= cut, when[name], now)
@@ -284,9 +296,9 @@ def prospect(
     if size is None:
         return {"effect": None}
     comparison = Comparisons(runs, METRIC, (question,))
-    for block in _blocks(rng, runs, (base, base + sign * size), [(blocks, 1)]):
+    for block in _blocks(rng, Alive(runs), (base, base + sign * size), [(blocks, 1)]):
         comparison.settle_block(block)
-    reached = comparison.tests[question].peak >= -math.log(level)
+    reached = comparison.tests[question].peak >= 1.0 / level
     return {"effect": round(size, 5), "power": _share(reached)}
 
 

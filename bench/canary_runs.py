@@ -17,10 +17,11 @@ from penstock_retrain.canary.betting import LARGEST_LOSS, Spread
 from penstock_retrain.canary.comparison import PRIOR, Question, design
 from penstock_retrain.canary.config import MetricSpec
 
-__all__ = ["NEVER", "Batch", "Bets", "Comparisons", "Rivals", "first"]
+__all__ = ["NEVER", "Alive", "Batch", "Bets", "Comparisons", "Rivals", "first"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Kept = npt.NDArray[np.bool_]
 NEVER = np.iinfo(np.int64).max
 # Wealth beyond which nothing is decided any more; keeps products finite.
 RICHEST = 1e200
@@ -41,6 +42,13 @@ class Batch:
     squares: tuple[Floats, Floats]
 
 
+@dataclasses.dataclass
+class Alive:
+    """How many runs go on; read by whoever draws their values."""
+
+    runs: int
+
+
 def first(reached: npt.NDArray[np.bool_], when: Ints, now: int) -> None:
     """Writes `now` where it is reached and was not before."""
     when[reached & (when == NEVER)] = now
@@ -53,19 +61,29 @@ class Bets:
         self.null = null
         self.shifts = [min(1.0, multiple * shift) for multiple, _ in spread]
         self.wealth = [np.full(runs, part) for _, part in spread]
-        self.peak = np.zeros(runs)
-        self.log_e = np.zeros(runs)
+        self.e = np.ones(runs)
+        self.peak = np.ones(runs)
 
     def settle(self, difference: Floats, variance: Floats) -> None:
         """Takes a difference of every run."""
         payoff = difference - self.null
+        # A payoff of 0 leaves wealth as it is; answers that are right or wrong mostly tie.
+        moved = np.flatnonzero(payoff)
+        payoff, variance = payoff[moved], variance[moved]
         cap = LARGEST_LOSS / (1.0 + self.null)
+        total = np.zeros(len(moved))
         for wealth, shift in zip(self.wealth, self.shifts, strict=True):
             stake = np.minimum(shift / (variance + shift * shift), cap)
-            wealth *= 1.0 + stake * payoff
-            np.minimum(wealth, RICHEST, out=wealth)
-        self.log_e = np.log(sum(self.wealth))
-        np.maximum(self.peak, self.log_e, out=self.peak)
+            rest = np.minimum(wealth[moved] * (1.0 + stake * payoff), RICHEST)
+            wealth[moved] = rest
+            total += rest
+        self.e[moved] = total
+        np.maximum(self.peak, self.e, out=self.peak)
+
+    def keep(self, runs: Kept) -> None:
+        """Goes on with some of the runs."""
+        self.wealth = [wealth[runs] for wealth in self.wealth]
+        self.e, self.peak = self.e[runs], self.peak[runs]
 
 
 class Moments:
@@ -88,6 +106,10 @@ class Moments:
             return np.full_like(self.sum, self.guess)
         spread = self.square - self.sum * self.sum / self.count
         return (PRIOR * self.guess + np.maximum(0.0, spread)) / (PRIOR + self.count)
+
+    def keep(self, runs: Kept) -> None:
+        """Goes on with some of the runs."""
+        self.sum, self.square = self.sum[runs], self.square[runs]
 
 
 class Comparisons:
@@ -114,6 +136,13 @@ class Comparisons:
         """Takes a pair of every run."""
         self._bet(difference, self.pairs.variance)
         self.pairs.add(1, difference, difference * difference)
+
+    def keep(self, runs: Kept) -> None:
+        """Goes on with some of the runs."""
+        for moments in (*self.arms, self.pairs):
+            moments.keep(runs)
+        for test in self.tests.values():
+            test.keep(runs)
 
     def _bet(self, difference: Floats, variance: Floats) -> None:
         for question, test in self.tests.items():
