@@ -43,7 +43,7 @@ _SCHEMAS: Mapping[Kind, pa.Schema] = {
             ("labels", _LABELS),
             ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
             ("prompt", pa.string()),
-            ("passages", pa.list_(pa.struct([("text", pa.string()), ("source", pa.string())]))),
+            ("passages", pa.list_(pa.struct([("text", pa.string()), ("name", pa.string())]))),
             ("schema", pa.string()),
         ]
     ),

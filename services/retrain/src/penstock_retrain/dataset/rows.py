@@ -27,11 +27,11 @@ class Passage:
 
     Attributes:
         text: The passage.
-        source: Where it comes from.
+        name: Its id, or where it comes from.
     """
 
     text: str
-    source: str = ""
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def _request(record: Record, admitted: admitted_pb2.AdmittedRequest) -> RequestR
         labels=dict(request.labels),
         messages=tuple(Message(each.role, each.content) for each in request.messages),
         prompt=request.prompt,
-        passages=tuple(Passage(each.text, each.source) for each in request.contexts),
+        passages=tuple(Passage(each.text, each.id or each.source) for each in request.contexts),
         schema=schema,
     )
 
