@@ -1,7 +1,7 @@
 """One signal of one key: its baseline, its detectors, and what they have to say. Pure.
 
 A channel learns a baseline, freezes it, and compares what comes with it. Its whole state is JSON of
-less than 2 kB; what it does follows from its values and their order alone.
+about 2 kB at most; what it does follows from its values and their order alone.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from penstock_drift.segments import OTHER
 __all__ = ["MAX_PARTS", "Parts"]
 
 # Segments that are told apart, of all labels; later ones of a label are its `other`.
-MAX_PARTS = 10
+MAX_PARTS = 8
 
 
 class Parts:
