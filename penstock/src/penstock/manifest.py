@@ -10,14 +10,40 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["MANIFEST", "ManifestError", "digest_of", "file_digests", "verify", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "ManifestError",
+    "Signatures",
+    "Signer",
+    "digest_of",
+    "file_digests",
+    "verify",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.json"
 
 
 class ManifestError(Exception):
     """A directory is not what its manifest says; the message names the file."""
+
+
+class Signer(Protocol):
+    """Signs manifests; `penstock.signing` has one."""
+
+    def sign(self, name: str, digest: str) -> Mapping[str, str]:
+        """The signature of a directory's name and digest, as the manifest keeps it."""
+        ...
+
+
+class Signatures(Protocol):
+    """Knows whose signatures count; `penstock.signing` has one."""
+
+    def check(self, name: str, digest: str, signature: Mapping[str, str]) -> None:
+        """Raises ManifestError unless the signature is of this name and digest."""
+        ...
 
 
 def file_digests(directory: Path) -> dict[str, str]:
@@ -45,18 +71,35 @@ def digest_of(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def write_manifest(directory: Path) -> str:
-    """Writes the manifest of what is there now; returns the digest of the whole."""
+def write_manifest(directory: Path, signer: Signer | None = None) -> str:
+    """Writes the manifest of what is there now; returns the digest of the whole.
+
+    Args:
+        directory: Whose files; its name is signed with them.
+        signer: Signs it; an unsigned manifest is refused by whoever asks for signatures.
+    """
     digests = file_digests(directory)
-    (directory / MANIFEST).write_text(json.dumps({"files": digests}, indent=1, sort_keys=True))
+    content: dict[str, object] = {"files": digests}
+    if signer is not None:
+        content["signature"] = signer.sign(directory.name, digest_of(digests))
+    # Renamed into place: a killed writer leaves no half of a manifest.
+    new = directory.with_name(f".{directory.name}.{MANIFEST}.new")
+    new.write_text(json.dumps(content, indent=1, sort_keys=True))
+    new.replace(directory / MANIFEST)
     return digest_of(digests)
 
 
-def verify(directory: Path) -> str:
+def verify(directory: Path, signers: Signatures | None = None) -> str:
     """Compares a directory with its manifest, where it has one; returns the digest of the whole.
 
+    Args:
+        directory: Whose files.
+        signers: Whose signatures count; a directory without one of them is refused. None asks for
+            no signature.
+
     Raises:
-        ManifestError: A file differs, is missing or is not listed, or the manifest is none.
+        ManifestError: A file differs, is missing or is not listed, the manifest is none, or it is
+            not signed as it must be.
     """
     digests = file_digests(directory)
     manifest = directory / MANIFEST
@@ -67,7 +110,22 @@ def verify(directory: Path) -> str:
         if wrong not in listed:
             what = "is not listed"
         raise ManifestError(f"{directory / wrong} {what}, says {MANIFEST}: write the files anew")
-    return digest_of(digests)
+    digest = digest_of(digests)
+    if signers is not None:
+        signers.check(directory.name, digest, _signature(manifest))
+    return digest
+
+
+def _signature(manifest: Path) -> Mapping[str, str]:
+    if not manifest.exists():
+        raise ManifestError(f"{manifest.parent} has no {MANIFEST}: it must be signed")
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8")).get("signature")
+    except (ValueError, AttributeError) as error:
+        raise ManifestError(f"{manifest} is no manifest: {error!r}") from error
+    if not isinstance(found, dict):
+        raise ManifestError(f"{manifest} is not signed: register the version with a signing key")
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def _listed(manifest: Path) -> dict[str, str]:

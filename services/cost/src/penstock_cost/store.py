@@ -7,18 +7,15 @@ however often it is delivered.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.engine import Connection
 
-from penstock.errors import Code, InvalidRequest
 from penstock.pricing import PriceTable
 from penstock.records import Partition
+from penstock.sql import Database
 from penstock_cost.errors import LedgerUnavailable
 from penstock_cost.ledger import (
     Cell,
@@ -39,7 +36,6 @@ from penstock_cost.upgrade import make_tables
 __all__ = ["Applied", "LedgerStore", "MissingPrice"]
 
 REPRICE_LINES = 1000
-BUSY_MS = 30_000
 
 
 class Applied(NamedTuple):
@@ -70,8 +66,8 @@ class LedgerStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        with self._writing() as connection:
+        self._database = Database(url, "the ledger's database", LedgerUnavailable)
+        with self._database.writing() as connection:
             make_tables(connection)
             found = connection.execute(sql.select(LEDGER.c.ledger_id)).scalar()
             self.ledger_id = found or uuid.uuid4().hex[:12]
@@ -80,7 +76,7 @@ class LedgerStore:
 
     def close(self) -> None:
         """Closes all connections."""
-        self._engine.dispose()
+        self._database.close()
 
     def apply(self, entries: Sequence[Entry]) -> Applied:
         """Books the entries that were not booked before, and moves the applied offsets past all.
@@ -92,7 +88,7 @@ class LedgerStore:
             LedgerUnavailable: Nothing was booked; try again.
             InvalidRequest: Nothing was booked; the database cannot hold a value of the batch.
         """
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             ids = [entry.line.line_id for entry in entries]
             known = connection.scalars(sql.select(LINES.c.line_id).where(LINES.c.line_id.in_(ids)))
             fresh = select_new(entries, _next_offsets(connection, entries), known)
@@ -117,7 +113,7 @@ class LedgerStore:
         """
         hours, edges = covering(span)
         found: list[tuple[Cell, Sum]] = []
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             if hours is not None:
                 query = _within(sql.select(SPEND), SPEND, SPEND.c.hour_us, hours, tenant, model)
                 found.extend(cell_of(row) for row in connection.execute(query))
@@ -136,7 +132,7 @@ class LedgerStore:
         """
         done, last = 0, ""
         while True:
-            with self._writing() as connection:
+            with self._database.writing() as connection:
                 query = (
                     sql.select(LINES)
                     .where(LINES.c.price_version.is_(None), LINES.c.line_id > last)
@@ -154,19 +150,19 @@ class LedgerStore:
     def unpriced_lines(self) -> dict[str, int]:
         """Lines without a price, by model."""
         query = sql.select(SPEND.c.model, sql.func.sum(SPEND.c.lines)).where(SPEND.c.version == "")
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(query.group_by(SPEND.c.model))
             return {model: int(lines) for model, lines in rows if lines}
 
     def to_alert(self) -> list[MissingPrice]:
         """Models without a price of which nobody was told."""
         query = sql.select(MISSING_PRICES).where(MISSING_PRICES.c.alerted == 0)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [MissingPrice(r.model, r.since_us, r.reason) for r in connection.execute(query)]
 
     def alerted(self, model: str) -> None:
         """Keeps that people were told."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 MISSING_PRICES.update().where(MISSING_PRICES.c.model == model).values(alerted=1)
             )
@@ -175,64 +171,13 @@ class LedgerStore:
         """Models that people were told of and whose lines are all priced now."""
         waiting = sql.select(LINES.c.model).where(LINES.c.price_version.is_(None)).distinct()
         query = sql.select(MISSING_PRICES).where(MISSING_PRICES.c.model.not_in(waiting))
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [MissingPrice(r.model, r.since_us, r.reason) for r in connection.execute(query)]
 
     def resolved(self, model: str) -> None:
         """Forgets a model whose lines are priced."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(MISSING_PRICES.delete().where(MISSING_PRICES.c.model == model))
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with _mapped_errors(), self._engine.connect() as connection:
-            connection = connection.execution_options(penstock_writes=True)
-            with connection.begin():
-                yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with _mapped_errors(), self._engine.connect() as connection:
-            yield connection
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        # PostgreSQL holds no text with a NUL in it, for one: trying again would not help.
-        raise InvalidRequest(
-            f"the ledger's database takes no such value: {type(error.orig).__name__}",
-            code=Code.ERROR_CODE_MALFORMED,
-        ) from error
-    except DBAPIError as error:
-        raise LedgerUnavailable(f"the ledger's database failed: {error.orig!r}") from error
-
-
-def _engine(url: str) -> sql.Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return sql.create_engine(parsed, pool_pre_ping=True)
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sql.create_engine(parsed)
-
-    @sql.event.listens_for(engine, "connect")
-    def connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves
-        connection.execute("PRAGMA journal_mode = WAL")
-        # Kafka's offsets may be ahead of what a power cut leaves otherwise.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-
-    @sql.event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A reader that turns into a writer cannot wait for its turn: writers say so first.
-        writes = connection.get_execution_options().get("penstock_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
 
 
 def _next_offsets(connection: Connection, entries: Sequence[Entry]) -> dict[Partition, int]:
