@@ -27,6 +27,7 @@ __all__ = [
     "StageBroken",
     "StageResult",
     "Standing",
+    "Withdrawn",
 ]
 
 
@@ -90,6 +91,10 @@ class JobMoved(Exception):
     """
 
 
+class Withdrawn(Exception):
+    """Somebody else took the candidate's traffic away. Let it through: the job is rolled back."""
+
+
 class Stage(Protocol):
     """One state's work."""
 
@@ -100,7 +105,7 @@ class Stage(Protocol):
 
         Raises:
             StageBroken: Trying again would not help: the job fails.
-            JobMoved: From the desk; let it through.
+            JobMoved: From the desk, as Withdrawn; let them through.
             Exception: The runner tries again, a bounded number of times, later each time.
         """
         ...
@@ -134,9 +139,10 @@ class RouteChangeKind(StrEnum):
 
     SHADOW = "shadow"  # the candidate gets copies of a percentage of the requests
     SPLIT = "split"  # the candidate takes a percentage of the traffic
-    PROMOTE = "promote"  # the candidate becomes the champion, and takes all traffic
+    PROMOTE = "promote"  # the candidate becomes the champion and takes its traffic
     WITHDRAW = "withdraw"  # the candidate takes nothing; applied to whatever route stands
     RESTORE = "restore"  # the champion before takes all traffic again
+    SETTLE = "settle"  # of the publisher alone: what stands, again, where two had one version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,13 +195,16 @@ class Desk(Protocol):
         """Keeps facts in the job, and changes the route, in one transaction. Returns the new job.
 
         Args:
-            job: As the stage has it; its claim and revision are what is checked.
+            job: As the stage has it: its claim and state must be those of the job.
             facts: Laid over what the stage kept before.
             step: The canary's step that is entered.
             change: Leaves through the outbox, at most a second after this returned.
 
         Raises:
             JobMoved: Nothing was kept.
+            Withdrawn: Somebody took the candidate's traffic away, and the change would give it
+                back. Nothing was kept.
+            StageBroken: The change cannot be made of the route. Nothing was kept.
             Unavailable: The database cannot be reached; nothing was kept.
         """
         ...

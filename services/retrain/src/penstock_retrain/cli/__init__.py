@@ -1,0 +1,1 @@
+"""What retrain adds to the `penstock` command."""

@@ -1,0 +1,226 @@
+"""Carries routes from the outbox to the log: one writer per model, each version once.
+
+What keeps a process that slept from taking a route back:
+1. It writes only what the outbox gives it, and only under a lease per model.
+2. Its transactional id, one per model, is taken anew by whoever takes the lease from it: Kafka
+   refuses the transaction of the one that slept, wherever in it it slept.
+3. A route has the version that it was written to the outbox with, and readers refuse a lower one.
+Others write routes too (`penstock routes`, drift's remedies): where one of theirs came first, the
+change is made anew from theirs, or not at all (`penstock_retrain.jobs.route_plan.rebased`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from penstock.codec import encode
+from penstock.errors import Unavailable
+from penstock.kafka.ports import Fenced, LogError
+from penstock.records import Outgoing
+from penstock.telemetry import logger
+from penstock_retrain import metrics
+from penstock_retrain.jobs.leases import Lease, Leases
+from penstock_retrain.jobs.outbox import Entry, Outbox
+from penstock_retrain.jobs.route_view import RouteView
+
+__all__ = ["FencedPublisher", "Overtaken", "RoutePublisher"]
+
+log = logger(__name__)
+
+LEASE_S = 5.0
+POLL_S = 0.5
+SEEN_S = 10.0
+
+
+class FencedPublisher(Protocol):
+    """A writer that owns a transactional id, as `TransactionalPublisher` is."""
+
+    async def start(self) -> None:
+        """Takes the id, and fences whoever had it."""
+        ...
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Writes all in one transaction; raises Fenced or LogError."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnects."""
+        ...
+
+
+# Told of each entry that somebody else's route overtook, with what is in its place.
+Overtaken = Callable[[Entry, Entry | None], None]
+
+
+@dataclasses.dataclass
+class _Hold:
+    lease: Lease
+    publisher: FencedPublisher
+
+
+class RoutePublisher:
+    """Publishes what waits in the outbox.
+
+    Args:
+        outbox: Where routes wait.
+        leases: Who may publish a model's.
+        view: What the log says; read by the caller.
+        make: Makes the writer of a model.
+        topic: The full name of `routes`.
+        overtaken: Told of entries that somebody else's route overtook; called off the loop.
+        lease_s: How long a model's lease lasts.
+        clock_us: The time now, microseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        leases: Leases,
+        view: RouteView,
+        make: Callable[[str], FencedPublisher],
+        topic: str,
+        *,
+        overtaken: Overtaken,
+        lease_s: float = LEASE_S,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._outbox = outbox
+        self._leases = leases
+        self._view = view
+        self._make = make
+        self._topic = topic
+        self._overtaken = overtaken
+        self._lease_us = round(lease_s * 1e6)
+        self._clock_us = clock_us
+        self._holds: dict[str, _Hold] = {}
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Says that something waits."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publishes until cancelled, then gives its leases back."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    models = await asyncio.to_thread(self._outbox.models_waiting)
+                    await asyncio.gather(*(self._carry(model) for model in models))
+                except Unavailable as error:
+                    log.warning("routes wait for the database", error=str(error))
+                try:
+                    async with asyncio.timeout(POLL_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for model in list(self._holds):
+                await self._drop(model)
+
+    async def carry(self, model: str) -> None:
+        """Publishes what waits of one model, once."""
+        await self._carry(model)
+
+    async def _carry(self, model: str) -> None:
+        while entries := await asyncio.to_thread(self._outbox.waiting, model):
+            # Before each: what was read before a sleep may be settled by somebody else.
+            publisher = await self._hold(model)
+            if publisher is None:
+                return
+            entry = entries[0]
+            held = self._view.held(model)
+            free = held is None or held.version < entry.version
+            if free and not await self._publish(publisher, entry):
+                await self._drop(model)
+                return
+            await self._settle(entry)
+
+    async def _publish(self, publisher: FencedPublisher, entry: Entry) -> bool:
+        record = encode(
+            entry.route,
+            topic=self._topic,
+            key=entry.model,
+            source="retrain",
+            event_id=f"route:{entry.model}:{entry.version}",
+        )
+        try:
+            await publisher.publish([record])
+            async with asyncio.timeout(SEEN_S):
+                await self._view.seen(entry.route)
+        except Fenced:
+            metrics.ROUTES.labels("fenced").inc()
+            log.warning("another process publishes the routes", model=entry.model)
+            return False
+        except (LogError, TimeoutError) as error:
+            # It may be on the log: whoever comes next sees that before it writes.
+            log.warning("a route waits", model=entry.model, error=repr(error))
+            return False
+        return True
+
+    async def _settle(self, entry: Entry) -> None:
+        """Keeps what became of an entry; readers hold its version by now, or a higher one."""
+        now_us = self._clock_us()
+        if self._view.taken(entry.model, entry.version) == entry.route:
+            await asyncio.to_thread(self._outbox.published, entry, now_us)
+            metrics.ROUTES.labels("published").inc()
+            metrics.ROUTE_SECONDS.observe(max(0.0, (now_us - entry.created_us) / 1e6))
+            log.info(
+                "route published",
+                model=entry.model,
+                version=entry.version,
+                change=str(entry.change.kind),
+                percent=entry.change.percent,
+                job=entry.job_id,
+            )
+            return
+        held = self._view.held(entry.model)
+        assert held is not None
+        made = await asyncio.to_thread(
+            self._outbox.supersede, entry, held, now_us, settle=self._view.has(entry.route)
+        )
+        for old, new in made:
+            metrics.ROUTES.labels("superseded").inc()
+            log.warning(
+                "somebody else's route came first",
+                model=old.model,
+                version=old.version,
+                made_anew=new.version if new is not None else None,
+            )
+            await asyncio.to_thread(self._overtaken, old, new)
+
+    async def _hold(self, model: str) -> FencedPublisher | None:
+        name = f"routes/{model}"
+        lease = await asyncio.to_thread(self._leases.take, name, self._clock_us(), self._lease_us)
+        hold = self._holds.get(model)
+        if lease is None:
+            await self._drop(model, release=False)
+            return None
+        if hold is not None and lease.after == hold.lease.epoch:
+            # Nobody had it in between: nobody has fenced the writer.
+            hold.lease = lease
+            return hold.publisher
+        await self._drop(model, release=False)
+        publisher = self._make(model)
+        try:
+            await publisher.start()
+        except LogError as error:
+            log.warning("routes wait for Kafka", model=model, error=str(error))
+            return None
+        self._holds[model] = _Hold(lease, publisher)
+        return publisher
+
+    async def _drop(self, model: str, *, release: bool = True) -> None:
+        hold = self._holds.pop(model, None)
+        if hold is None:
+            return
+        try:
+            await hold.publisher.stop()
+        except Exception as error:  # noqa: BLE001 - a fenced producer ends as it may
+            log.info("a producer did not stop in order", model=model, error=repr(error))
+        if release:
+            await asyncio.to_thread(self._leases.release, f"routes/{model}")

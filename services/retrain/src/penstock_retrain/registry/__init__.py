@@ -1,0 +1,1 @@
+"""Versions of models: what there is, who is champion, where it came from."""

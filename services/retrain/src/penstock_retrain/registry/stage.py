@@ -1,0 +1,123 @@
+"""The stage `registering`: a version's files go where engines find them, signed, with a card."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock.manifest import (
+    MANIFEST,
+    ManifestError,
+    digest_of,
+    file_digests,
+    verify,
+    write_manifest,
+)
+from penstock.signing import SigningKey
+from penstock_retrain.jobs.stages import Outcome, Progress, StageBroken, StageResult
+from penstock_retrain.jobs.states import Job, JobState
+from penstock_retrain.registry.card import model_card
+from penstock_retrain.registry.store import Registry
+from penstock_retrain.registry.versions import Version
+
+__all__ = ["RegisteringStage"]
+
+CARD = "README.md"
+
+
+class RegisteringStage:
+    """Puts what a training made into the directory of a version, named like it.
+
+    The directory is made beside its place and renamed, so that an engine sees all of it or nothing;
+    a killed run's copy is found by the version's name and made anew.
+
+    Args:
+        registry: Where versions are.
+        adapters: The directory that engines load adapters from.
+        models: The directory that full weights go to.
+        key: Signs the manifest.
+    """
+
+    def __init__(self, registry: Registry, adapters: Path, models: Path, key: SigningKey) -> None:
+        self._registry = registry
+        self._places = {"adapter": adapters, "full": models}
+        self._key = key
+
+    async def run(self, job: Job, progress: Callable[[Progress], None]) -> StageResult:
+        """See `penstock_retrain.jobs.stages.Stage`.
+
+        Needs of what training found out: `dir`, the directory with the weights.
+        """
+        progress(Progress("copying the weights"))
+        return await asyncio.to_thread(self._register, job)
+
+    async def clean(self, job: Job) -> None:
+        """Removes what is half made; of a version that may not come back also its files.
+
+        One that was rejected was never registered. One that was rolled back, failed or was
+        aborted is retired: its lineage stays, its weights go.
+        """
+        await asyncio.to_thread(self._clean, job)
+
+    def _register(self, job: Job) -> StageResult:
+        version = self._version(job)
+        source = Path(str(job.result(JobState.TRAINING).get("dir", "")))
+        if not source.is_dir() or not any(source.iterdir()):
+            raise StageBroken(f"training said that the weights are in {source}: nothing is there")
+        place = self._place(version)
+        if not place.exists():
+            self._copy(job, version, source, place)
+        try:
+            digest = verify(place)
+        except ManifestError as error:
+            # Not ours to mend: somebody wrote into a place that is written once.
+            raise StageBroken(f"{place} is there and is not what was signed: {error}") from error
+        facts = {
+            "name": version.name,
+            "version": version.version,
+            "base_model": version.base_model if version.kind == "adapter" else version.name,
+            "adapter": version.name if version.kind == "adapter" else "",
+            "digest": digest,
+            "dir": str(place),
+            "key": self._key.id,
+            "card": (place / CARD).read_text(encoding="utf-8"),
+        }
+        return StageResult(Outcome.DONE, facts)
+
+    def _copy(self, job: Job, version: Version, source: Path, place: Path) -> None:
+        half = place.with_name(f".{place.name}.half")
+        inside = half / place.name
+        shutil.rmtree(half, ignore_errors=True)
+        # Links are followed: a version depends on nothing outside of it.
+        shutil.copytree(source, inside, ignore=shutil.ignore_patterns(MANIFEST, CARD))
+        card = model_card(job, version, digest=digest_of(file_digests(inside)))
+        (inside / CARD).write_text(card, encoding="utf-8")
+        write_manifest(inside, self._key)
+        inside.rename(place)
+        half.rmdir()
+
+    def _clean(self, job: Job) -> None:
+        version = self._registry.by_job(job.id)
+        if version is None:
+            return
+        place = self._place(version)
+        shutil.rmtree(place.with_name(f".{place.name}.half"), ignore_errors=True)
+        if job.state is not JobState.PROMOTED and version.retired_us and place.exists():
+            # Renamed first: what an engine finds is whole until it is gone.
+            gone = place.with_name(f".{place.name}.gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            place.rename(gone)
+            shutil.rmtree(gone)
+
+    def _version(self, job: Job) -> Version:
+        found = self._registry.by_job(job.id)
+        if found is None:
+            raise StageBroken(f"job {job.id} has made no version: it was not trained")
+        return found
+
+    def _place(self, version: Version) -> Path:
+        place = self._places[version.kind]
+        place.mkdir(parents=True, exist_ok=True)
+        return place / version.name

@@ -1,0 +1,61 @@
+"""The settings of retrain, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from penstock.settings import Settings
+
+__all__ = ["RetrainSettings"]
+
+DEFAULT_DATABASE_URL = "sqlite:///.penstock/retrain.sqlite"
+
+
+class RetrainSettings(Settings):
+    """What retrain reads from the environment, under `PENSTOCK_RETRAIN_`."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_RETRAIN_")
+
+    host: str = Field("127.0.0.1", description="Address that gRPC and metrics bind.")
+    grpc_port: int = Field(
+        9150, ge=0, description="Port of penstock.v1.Rollouts; 0 takes a free one."
+    )
+    metrics_port: int = Field(9151, ge=0, description="Port of /metrics; 0 serves none.")
+    database_url: str = Field(
+        "",
+        description="SQLAlchemy's URL of jobs, versions and aliases; empty takes "
+        f"{DEFAULT_DATABASE_URL}.",
+    )
+    policy: Path | None = Field(
+        None, description="The policy of new jobs, YAML; the default one where none is named."
+    )
+    adapters_dir: Path = Field(
+        Path(".penstock/adapters"),
+        description="Where registered adapters go: the directory that engines load them from.",
+    )
+    models_dir: Path = Field(
+        Path(".penstock/models"), description="Where registered full weights go."
+    )
+    work_dir: Path = Field(
+        Path(".penstock/retrain"), description="Where jobs keep datasets, runs and reports."
+    )
+    signing_key: Path = Field(
+        Path(".penstock/keys/registry.pem"),
+        description="Ed25519 key, PEM, that signs manifests; made where there is none, with its "
+        "public half beside it.",
+    )
+    mlflow_uri: str = Field(
+        "", description="Tracking URI of the MLflow that mirrors the registry; empty mirrors none."
+    )
+    concurrent_jobs: int = Field(1, ge=1, le=100, description="Jobs that run here at a time.")
+    lease_s: float = Field(
+        15, ge=1, description="How long a job is left to a process that is not heard of."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _default_database(cls, value: str) -> str:
+        return value or DEFAULT_DATABASE_URL

@@ -1,0 +1,297 @@
+"""Jobs in SQL: one at a time, one owner at a time, and everything of a change or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+
+from penstock.v1 import route_pb2
+from penstock_retrain.errors import ActiveJob, AliasMoved, NoSuchJob, NoSuchVersion, NotAllowed
+from penstock_retrain.jobs.stages import (
+    Candidate,
+    JobMoved,
+    RouteChange,
+    RouteChangeKind,
+    StageBroken,
+    Withdrawn,
+)
+from penstock_retrain.jobs.states import JobState, Trigger
+from penstock_retrain.registry.versions import AliasChange, Made, VersionStatus
+from tests.unit.retrain.jobs.places import LEASE_US, Place
+
+S, T, K = JobState, Trigger, RouteChangeKind
+V1 = Candidate("triage-v1", "triage", "triage-v1")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(f"sqlite:///{tmp_path}/retrain.sqlite")
+    made.routed()
+    yield made
+    made.close()
+
+
+def test_a_model_has_one_active_job(place: Place) -> None:
+    job = place.open()
+    with pytest.raises(ActiveJob, match="job-1, which is opened"):
+        place.open("job-2")
+    place.open("job-3", model="other")
+    place.store.act(job.id, place.event(T.ABORTED))
+    place.open("job-2")
+    assert [j.id for j in place.store.newest(active=True, before=None, limit=9)] == [
+        "job-2",
+        "job-3",
+    ]
+    # The database itself refuses a second one, whatever asks for it.
+    with pytest.raises(Exception, match="UNIQUE"), place.database.writing() as connection:
+        connection.execute(sql.text("UPDATE jobs SET active = 1 WHERE id = 'job-1'"))
+
+
+def test_a_start_that_is_repeated_is_one(place: Place) -> None:
+    job = place.open()
+    place.store.act(job.id, place.event(T.ABORTED))
+    first = place.store.open_job(type(job)("job-k", "triage", job.cause, job.policy, 1, 1), "key")
+    again = place.store.open_job(type(job)("job-l", "triage", job.cause, job.policy, 2, 2), "key")
+    assert (first.id, again.id) == ("job-k", "job-k")
+
+
+def test_a_claim_keeps_others_away_until_it_runs_out(place: Place) -> None:
+    place.open()
+    mine = place.claim("one")
+    assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
+    assert place.store.renew(mine, place.tick(LEASE_US - 3_000_000), LEASE_US) is not None
+    assert place.store.claim("two", place.tick(LEASE_US - 1), LEASE_US, 9) == []
+    (theirs,) = place.store.claim("two", place.tick(1), LEASE_US, 9)
+    assert (mine.claim, theirs.claim) == (1, 2)
+    # Who slept: nothing of it counts any more.
+    assert place.store.renew(mine, place.tick(), LEASE_US) is None
+    place.store.release(mine)
+    assert place.store.claim("three", place.tick(), LEASE_US, 9) == []
+    with pytest.raises(JobMoved):
+        place.apply(mine, T.STARTED)
+    assert place.apply(theirs, T.STARTED).state is S.DATASET
+    place.store.release(theirs)
+    assert place.claim("three").claim == 3
+
+
+def test_a_stage_waits_before_it_is_tried_again(place: Place) -> None:
+    job = place.to(S.DATASET)
+    place.apply(job, T.ATTEMPT_FAILED, retry_at_us=place.now_us + 60_000_000)
+    place.store.release(job)
+    assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
+    assert len(place.store.claim("two", place.tick(60_000_000), LEASE_US, 9)) == 1
+
+
+def test_promotion_moves_alias_route_and_status_together(place: Place) -> None:
+    job = place.to(S.CANARY)
+    assert place.registry.aliases("triage") == {"challenger": 1}
+    job = place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 5), step=1)
+    assert place.shares()["triage-v1"] == ("CANDIDATE", 500)
+    place.apply(job, T.PROMOTE, facts={"verdict": "promote"})
+    assert place.registry.aliases("triage") == {"champion": 1}
+    assert place.registry.version("triage", 1).status is VersionStatus.PROMOTED
+    assert place.shares() == {
+        "triage-base": ("CANDIDATE", 0),
+        "triage-v1": ("CHAMPION", 10_000),
+    }
+    entries = place.outbox.of_job(job.id)
+    assert [(e.version, e.change.kind) for e in entries] == [(2, K.SPLIT), (3, K.PROMOTE)]
+
+
+def test_a_rollback_after_a_promotion_brings_the_one_before_back(place: Place) -> None:
+    place.apply(place.to(S.CANARY), T.PROMOTE)
+    first_promoted_us = place.now_us
+    place.apply(place.to(S.CANARY, "job-2"), T.PROMOTE)
+    assert place.registry.aliases("triage") == {"champion": 2}
+    place.store.act("job-2", place.event(T.ROLLED_BACK_BY_HAND, by="me"))
+    assert place.registry.aliases("triage") == {"champion": 1}
+    assert place.shares()["triage-v1"] == ("CHAMPION", 10_000)
+    assert "triage-v2" not in place.shares()
+    second = place.registry.version("triage", 2)
+    assert (second.status, second.retired_us) == (VersionStatus.ROLLED_BACK, place.now_us)
+    assert place.registry.as_of("triage", first_promoted_us) == {"champion": 1}
+    assert place.registry.as_of("triage", first_promoted_us - 1) == {"challenger": 1}
+    assert place.registry.as_of("triage", 0) == {}
+    # The first one goes back to the base, which no job made.
+    place.store.act("job-1", place.event(T.ROLLED_BACK_BY_HAND))
+    assert place.registry.aliases("triage") == {}
+    assert place.shares() == {"triage-base": ("CHAMPION", 10_000)}
+    with pytest.raises(NotAllowed, match="rolled_back"):
+        place.store.act("job-2", place.event(T.ROLLED_BACK_BY_HAND))
+
+
+@pytest.mark.parametrize(
+    ("state", "trigger", "status"),
+    [
+        (S.EVALUATING, T.REFUSED, VersionStatus.REJECTED),
+        (S.SHADOW, T.ROLL_BACK, VersionStatus.ROLLED_BACK),
+        (S.CANARY, T.ROLL_BACK, VersionStatus.ROLLED_BACK),
+        (S.REGISTERING, T.BROKEN, VersionStatus.ABANDONED),
+        (S.CANARY, T.BROKEN, VersionStatus.ABANDONED),
+        (S.CANARY, T.ABORTED, VersionStatus.ABANDONED),
+    ],
+)
+def test_every_other_end_takes_the_traffic_and_retires_the_version(
+    place: Place, state: JobState, trigger: Trigger, status: VersionStatus
+) -> None:
+    job = place.to(state)
+    if state in (S.SHADOW, S.CANARY):
+        kind = K.SHADOW if state is S.SHADOW else K.SPLIT
+        job = place.apply(job, T.STEPPED, RouteChange(kind, V1, 10))
+        assert "triage-v1" in place.shares()
+    place.apply(job, trigger, reason="because")
+    assert set(place.shares()) == {"triage-base"}
+    assert place.registry.aliases("triage") == {}
+    version = place.registry.version("triage", 1)
+    assert (version.status, version.retired_reason) == (status, "because")
+    assert version.retired_us
+
+
+def test_an_inconclusive_canary_holds_until_somebody_says(place: Place) -> None:
+    job = place.to(S.CANARY)
+    job = place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 20), step=1)
+    place.apply(job, T.INCONCLUSIVE, reason="too few")
+    place.store.release(job)
+    assert place.store.claim("two", place.tick(10**9), LEASE_US, 9) == []
+    assert place.shares()["triage-v1"] == ("CANDIDATE", 2000)
+    with pytest.raises(ActiveJob):
+        place.open("job-2")
+    place.store.act(job.id, place.event(T.CONTINUED, by="me"))
+    assert place.claim("two").state is S.CANARY
+
+
+def test_who_decided_at_another_route_changes_nothing(place: Place) -> None:
+    job = place.to(S.CANARY)
+    with pytest.raises(JobMoved, match="version 1, not 7"):
+        place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 5, expected_version=7), step=1)
+    assert place.store.get(job.id).revision == job.revision
+    job = place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 5, expected_version=1), step=1)
+    # An operator takes the traffic away: no step and no promotion gives it back.
+    by_hand = place.outbox.head("triage")
+    assert by_hand is not None
+    by_hand.version = 9
+    by_hand.variants[1].weight = 0
+    place.outbox.observe([by_hand])
+    with pytest.raises(Withdrawn, match="version 9"):
+        place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 20), step=2)
+    with pytest.raises(Withdrawn):
+        place.apply(job, T.PROMOTE)
+    with pytest.raises(NotAllowed, match="withdrew"):
+        place.store.act(job.id, place.event(T.PROMOTED_BY_HAND))
+    assert place.registry.aliases("triage") == {"challenger": 1}
+
+
+def test_a_training_that_says_too_little_makes_nothing(place: Place) -> None:
+    job = place.to(S.TRAINING)
+    with pytest.raises(StageBroken, match=r"needs kind .* and base_model"):
+        place.apply(job, T.DONE, facts={"kind": "adapter"})
+    assert place.registry.by_job(job.id) is None
+    assert place.store.get(job.id).state is S.TRAINING
+
+
+def test_without_a_route_nothing_takes_traffic(place: Place) -> None:
+    job = place.to(S.SHADOW, model="unrouted")
+    candidate = Candidate("unrouted-v1", "triage", "unrouted-v1")
+    with pytest.raises(StageBroken, match="has no route"):
+        place.apply(job, T.STEPPED, RouteChange(K.SHADOW, candidate, 10))
+    assert place.apply(job, T.BROKEN).state is S.FAILED
+
+
+def test_histories_cannot_be_rewritten(place: Place) -> None:
+    job = place.to(S.CANARY)
+    history = place.store.history(job.id)
+    assert [t.revision for t in history] == list(range(1, job.revision + 1))
+    assert [t.after for t in history][-2:] == [S.SHADOW, S.CANARY]
+    for statement in (
+        "UPDATE job_history SET reason = 'x'",
+        "DELETE FROM job_history",
+        "UPDATE alias_history SET to_version = 9",
+        "DELETE FROM alias_history",
+    ):
+        with pytest.raises(Exception, match="append-only"), place.database.writing() as connection:
+            connection.execute(sql.text(statement))
+    assert place.store.history(job.id) == history
+
+
+def test_news_wait_until_they_are_told(place: Place) -> None:
+    job = place.to(S.DATASET)
+    told = [transition for _, transition in place.store.news(10)]
+    assert [t.after for t in told] == [S.OPENED, S.DATASET]
+    place.store.told(told[:1])
+    assert [t.after for _, t in place.store.news(10)] == [S.DATASET]
+    place.apply(job, T.ABORTED)
+    assert [t.after for _, t in place.store.news(10)] == [S.DATASET, S.CANCELLED]
+
+
+def test_an_ended_job_is_cleaned_up_by_whoever_takes_it(place: Place) -> None:
+    job = place.to(S.TRAINING)
+    place.store.act(job.id, place.event(T.ABORTED))
+    # Who runs it has not let go yet.
+    assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
+    place.store.release(job)
+    ended = place.claim("two")
+    assert ended.state is S.CANCELLED
+    place.store.cleaned(ended, retry_at_us=place.now_us + 30_000_000)
+    place.store.release(ended)
+    assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
+    (ended,) = place.store.claim("two", place.tick(40_000_000), LEASE_US, 9)
+    place.store.cleaned(ended)
+    place.store.release(ended)
+    assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
+
+
+def test_pages_and_what_the_budget_needs(place: Place) -> None:
+    for number in range(5):
+        job = place.to(S.TRAINING, f"job-{number}")
+        place.apply(job, T.ABORTED)
+    first = place.store.newest(before=None, limit=2)
+    assert [j.id for j in first] == ["job-4", "job-3"]
+    last = (first[-1].created_us, first[-1].id)
+    assert [j.id for j in place.store.newest(before=last, limit=9)] == ["job-2", "job-1", "job-0"]
+    past = place.store.past("triage", 0)
+    assert len(past) == 5
+    # One second in each of dataset and training.
+    assert {p.compute_s for p in past} == {2.0}
+    assert place.store.past("triage", place.now_us + 1) == []
+    with pytest.raises(NoSuchJob, match="penstock jobs list"):
+        place.store.get("nothing")
+
+
+def test_the_registry_is_idempotent_by_job_and_swaps_by_comparing(place: Place) -> None:
+    made = Made("adapter", "triage")
+    one = place.registry.create_version("triage", "job-a", made, 1)
+    assert place.registry.create_version("triage", "job-a", made, 2) == one
+    two = place.registry.create_version("triage", "job-b", made, 3)
+    assert (one.version, two.version, two.name) == (1, 2, "triage-v2")
+    place.registry.set_alias(AliasChange("triage", "champion", 0, 0, 1, 10))
+    with pytest.raises(AliasMoved, match="champion of triage is version 1, not none"):
+        place.registry.set_alias(AliasChange("triage", "champion", 0, 0, 2, 11))
+    place.registry.set_alias(AliasChange("triage", "champion", 0, 1, 2, 12, by="me"))
+    history = place.registry.alias_history("triage")
+    assert [(c.revision, c.from_version, c.to_version) for c in history] == [
+        (1, 0, 1),
+        (2, 1, 2),
+    ]
+    with pytest.raises(AliasMoved):
+        place.registry.retire("triage", 2, "old", 13)
+    place.registry.retire("triage", 1, "old", 13)
+    with pytest.raises(NoSuchVersion, match="retired: old"):
+        place.registry.set_alias(AliasChange("triage", "champion", 0, 2, 1, 14))
+    with pytest.raises(NoSuchVersion):
+        place.registry.set_alias(AliasChange("triage", "champion", 0, 2, 9, 14))
+    assert place.registry.as_of("triage", 11) == {"champion": 1}
+
+
+def test_routes_of_others_are_followed_but_never_back(place: Place) -> None:
+    newer = place.outbox.head("triage")
+    assert newer is not None
+    newer.version = 6
+    place.outbox.observe([newer])
+    older = route_pb2.Route()
+    older.CopyFrom(newer)
+    older.version, older.sticky_by = 3, route_pb2.STICKY_BY_TENANT
+    place.outbox.observe([older])
+    assert place.outbox.head("triage") == newer
