@@ -118,7 +118,7 @@ def code_version() -> Mapping[str, str]:
             total.update(f"{file.name}\n".encode() + file.read_bytes())
     return {
         "package": f"penstock-retrain {metadata.version('penstock-retrain')}",
-        "source": f"sha256:{total.hexdigest()}",
+        "source": total.hexdigest(),
     }
 
 

@@ -37,7 +37,7 @@ def import_lines(data: bytes, out: Path, form: str | None, shares: SplitShares) 
     if not examples:
         raise DatasetError("there is no line")
     parameters = {
-        "imported": f"sha256:{hashlib.sha256(data).hexdigest()}",
+        "imported": hashlib.sha256(data).hexdigest(),
         "split": shares.model_dump(mode="json"),
     }
     if (out / DATASET).exists() and dict(open_dataset(out).parameters) != parameters:

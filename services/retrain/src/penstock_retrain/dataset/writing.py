@@ -75,7 +75,7 @@ class Dataset:
 
     Attributes:
         path: Its directory.
-        digest: SHA-256 of its rows, `sha256:...`.
+        digest: SHA-256 of its rows, hexadecimal.
         rows: In all splits.
         splits: How many in each.
         sources: By partition, the first and last offset that was read.
@@ -107,7 +107,7 @@ def digest_of(splits: Mapping[Split, Sequence[Example]]) -> str:
         for example in sorted(splits.get(split, ()), key=lambda e: e.id):
             row = json.dumps(_row(example), sort_keys=True, ensure_ascii=False)
             total.update(f"{split}\n{row}\n".encode())
-    return f"sha256:{total.hexdigest()}"
+    return total.hexdigest()
 
 
 def write_dataset(
