@@ -105,7 +105,7 @@ TOPICS: tuple[Topic, ...] = (
         partitions=Partitions.WORK,
         retention_ms=7 * DAY_MS,
         writers="ingest, `penstock replay`, `penstock dlq`",
-        readers="inference, cost",
+        readers="inference, cost, drift, retrain",
         meaning="Requests that passed admission, with everything decided.",
         max_message_bytes=MAX_REQUEST_RECORD_BYTES,
     ),
