@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_retrain.dataset.names import FileName, Kind, Source, day_of, in_order
+from penstock_retrain.dataset.names import FileName, Kind, Source, day_of, expired, in_order
 
 SOURCES = st.builds(
     Source,
@@ -29,6 +29,12 @@ def test_other_files_are_not_the_collectors() -> None:
         "responses/log=a/day=2026-11-21/t-1-2.parquet",
     ):
         assert FileName.parse(path) is None
+
+
+def test_only_the_collectors_own_old_files_expire() -> None:
+    days = ("2026-08-22", "2026-08-23", "2026-08-24")
+    paths = [FileName(Kind.FEEDBACK, Source("l", "t", 0), day, 1, 2).path for day in days]
+    assert expired([*paths, "notes/day=2020-01-01/x.parquet"], "2026-08-23") == paths[:1]
 
 
 def test_days_are_of_utc_and_bounded() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
@@ -24,7 +25,7 @@ from penstock.records import Outgoing, Record
 from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock_retrain.dataset.buffer import Bounds
-from penstock_retrain.dataset.names import Kind, Source
+from penstock_retrain.dataset.names import Kind, Source, day_of, expired
 from penstock_retrain.dataset.partition_files import PartitionFiles
 from penstock_retrain.dataset.store import FileStore
 
@@ -36,6 +37,8 @@ RETRY_S = 2.0
 DRAIN_S = 10.0
 LEAVE_S = 5.0
 LOOK_S = 0.2
+EXPIRE_S = 3600.0
+DAY_MS = 86_400_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,7 @@ class CollectorConfig:
         file: When a file is full.
         held_bytes: Values in memory at most, for each of the three kinds.
         held_rows: Rows in memory at most, for each kind.
+        keep_days: Files of earlier days than so many ago are removed; 0 keeps all.
     """
 
     bootstrap: str
@@ -57,6 +61,7 @@ class CollectorConfig:
     file: Bounds = dataclasses.field(default_factory=Bounds)
     held_bytes: int = 64 * 1024 * 1024
     held_rows: int = 20_000
+    keep_days: int = 90
 
 
 class Collector:
@@ -93,10 +98,12 @@ class Collector:
         async with asyncio.TaskGroup() as parts:
             working = parts.create_task(self._work())
             stopped = parts.create_task(stop.wait())
-            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            await self._stop()
-            working.cancel()
+            try:
+                await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+            finally:  # also when it is cancelled: what is there becomes files
+                stopped.cancel()
+                await self._stop()
+                working.cancel()
         log.info("collecting stopped")
 
     def flush(self) -> None:
@@ -155,7 +162,27 @@ class Collector:
                 consumer = self._consumers[kind]
                 parts.create_task(consumer.run())
                 parts.create_task(ConsumerWatch(consumer.standing, self._watched[kind]).run())
+            if self._config.keep_days:
+                parts.create_task(self._expire())
             log.info("collecting", log=cluster, to=self._config.url)
+
+    async def _expire(self) -> None:
+        def expire() -> int:
+            before = day_of(time.time_ns() // 1_000_000 - self._config.keep_days * DAY_MS)
+            found = expired(self._store.list(""), before)
+            for path in found:
+                self._store.remove(path)
+            return len(found)
+
+        while True:
+            try:
+                removed = await asyncio.to_thread(expire)
+            except Exception as error:  # noqa: BLE001 - stores have errors of their own kinds
+                log.warning("old files are not removed", error=type(error).__name__)
+            else:
+                if removed:
+                    log.info("old files removed", files=removed)
+            await asyncio.sleep(EXPIRE_S)
 
     async def _fail(self) -> None:
         await self._failed.wait()
@@ -282,6 +309,8 @@ class _Lines:
             self._close(number)
             line = self._make(number, self._closing.get(number))
             self._lines[number] = delivery.tenure, line
+        # Only open deliveries are told of the loss; the line goes with the first of them.
+        delivery.on_drop(partial(self._lost, number, line))
         line.put(delivery)
 
     def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
@@ -298,6 +327,10 @@ class _Lines:
         for number in list(self._lines):
             self._close(number)
         await asyncio.gather(*self._closing.values())
+
+    def _lost(self, number: int, line: PartitionFiles) -> None:
+        if number in self._lines and self._lines[number][1] is line:
+            self._close(number)
 
     def _close(self, number: int) -> None:
         found = self._lines.pop(number, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -115,7 +116,7 @@ class Example:
 
     Attributes:
         id: The request's id, or a digest of an imported row.
-        group: What must not be split.
+        group: What must not be split, as a digest.
         messages: The question: a conversation that ends before the answer.
         prompt: The text to continue where it is no conversation; else empty.
         target: The right answer; empty while a teacher is still to be asked.
@@ -147,5 +148,6 @@ class Example:
 
 
 def group_of(tenant: str, ordering_key: str, request_id: str) -> str:
-    """What must not be split: tenants' keys never meet."""
-    return f"{len(tenant)}:{tenant}/key/{ordering_key}" if ordering_key else f"id/{request_id}"
+    """What must not be split, as a digest: a key may name a person. Tenants' keys never meet."""
+    name = f"key/{len(tenant)}:{tenant}/{ordering_key}" if ordering_key else f"id/{request_id}"
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()

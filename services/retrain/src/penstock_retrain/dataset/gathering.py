@@ -97,16 +97,14 @@ def _responses(
 ) -> dict[str, tuple[Source, ResponseRow]]:
     heaps: dict[Pool, list[tuple[float, str]]] = {pool: [] for pool in Pool}
     kept: dict[str, tuple[Source, ResponseRow]] = {}
-    seen: set[str] = set()
     for source, row in read(Kind.RESPONSES):
-        if not isinstance(row, ResponseRow) or row.request_id in seen:
+        if not isinstance(row, ResponseRow) or row.request_id in kept:
             continue
         labelled = (row.tenant, row.request_id) in opinions
         reason = _left_out(row, model, policy, labelled=labelled)
         if reason is not None:
             tally.add(reason)
             continue
-        seen.add(row.request_id)
         kept[row.request_id] = source, row
         # The root of the heap is the first to go: the last in priority.
         heap = heaps[window.pool(row.time_ms, row.labels)]

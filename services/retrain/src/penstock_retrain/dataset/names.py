@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
-__all__ = ["FileName", "Kind", "Source", "day_of", "in_order", "partition_prefix"]
+__all__ = ["FileName", "Kind", "Source", "day_of", "expired", "in_order", "partition_prefix"]
 
 _PATH = re.compile(
     r"(?P<kind>requests|responses|feedback)/log=(?P<log>[^/]+)/day=(?P<day>\d{4}-\d\d-\d\d)/"
@@ -112,6 +112,12 @@ def day_of(time_ms: int) -> str:
     """The day of a time in milliseconds since 1970, UTC; a clock that is far off is bounded."""
     bounded_s = min(max(time_ms, 0) // 1000, 253_402_300_799)
     return dt.datetime.fromtimestamp(bounded_s, dt.UTC).date().isoformat()
+
+
+def expired(paths: Iterable[str], before: str) -> list[str]:
+    """Those of the collector's files whose day is before another one."""
+    names = ((path, FileName.parse(path)) for path in paths)
+    return [path for path, name in names if name is not None and name.day < before]
 
 
 def in_order(names: Iterable[FileName]) -> Iterator[tuple[FileName, int]]:

@@ -143,7 +143,7 @@ def _with_passages(request: RequestRow) -> tuple[Message, ...]:
 
 def _clean(example: Example, policy: DatasetPolicy, tally: Tally) -> Example | None:
     texts = (example.prompt, example.target, example.rejected or "")
-    said = itertools.chain(texts, (m.content for m in example.messages))
+    said = itertools.chain(texts, (m.content for m in example.messages), example.labels.values())
     if not any(has_personal_data(text) for text in said):
         return example
     if policy.personal_data is PersonalData.DROP:
@@ -155,6 +155,7 @@ def _clean(example: Example, policy: DatasetPolicy, tally: Tally) -> Example | N
         prompt=redact(example.prompt),
         target=redact(example.target),
         rejected=None if example.rejected is None else redact(example.rejected),
+        labels={name: redact(value) for name, value in example.labels.items()},
     )
 
 
