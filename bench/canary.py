@@ -17,6 +17,7 @@ from canary_cells import CELLS, RUNS
 from canary_page import page
 
 RESULTS = Path(__file__).parent / "results" / "canary.json"
+SEED = 2
 PAGE = Path(__file__).parent / "CANARY.md"
 
 
@@ -36,8 +37,9 @@ def main() -> None:
         if time.monotonic() - start > options.limit_s:
             break
         began = time.process_time()
-        # A seed of the name's own: cells can be added without changing the others.
-        figures = cell(np.random.default_rng(zlib.crc32(name.encode())), RUNS)
+        # A seed of the name's own: cells can be added without changing the others. SEED was
+        # raised when the bets had been chosen by the runs of the one before.
+        figures = cell(np.random.default_rng([SEED, zlib.crc32(name.encode())]), RUNS)
         results[name] = {"runs": RUNS} | figures
         ordered = {each: results[each] for each in CELLS if each in results}
         RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")

@@ -327,7 +327,7 @@ CELLS: dict[str, Cell] = {
     **{
         f"verdict {goal.value} {base:g} {difference:+g}": _cell(verdict, base, difference, goal)
         for goal, differences in (
-            (NI, (0.0, -0.02, -0.05)),
+            (NI, (0.0, -0.02, -0.05, -0.1, -0.3)),
             (GAIN, (0.0, -0.02, 0.02)),
         )
         for base in (0.5, 0.75, 0.9, 0.95)

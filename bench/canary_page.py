@@ -11,7 +11,7 @@ Results = dict[str, dict[str, Any]]
 
 HEAD = """# Canary: error rates and power
 
-Written by `make bench-canary`; figures: `results/canary.json`. 10,000 runs a cell, seeds in the
+Written by `make bench-canary`; figures: `results/canary.json`. 10,000 runs a cell, seeds from the
 cells' names; the standard error of a share is at most 0.5 points, 0.2 at 5 %. Every test is looked
 at after every value; nothing is corrected for that, because nothing needs to be. What is simulated
 is a copy of `penstock_retrain.canary` in arrays (`canary_runs.py`); a unit test holds them equal,

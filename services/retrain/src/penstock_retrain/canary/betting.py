@@ -32,10 +32,12 @@ __all__ = ["LARGEST_LOSS", "OF_HARM", "OF_PROMOTION", "Bets", "Spread", "stake"]
 # what was declared, so that it is found with little lost to the others (ln(1 / 0.6) = 0.5 nats).
 # A promotion can wait; a candidate that is wrecked should be gone after tens of values.
 Spread = tuple[tuple[float, float], ...]
-OF_PROMOTION: Spread = ((0.5, 0.1), (1.0, 0.6), (2.0, 0.2), (4.0, 0.1))
+OF_PROMOTION: Spread = ((0.5, 0.15), (1.0, 0.6), (2.0, 0.15), (4.0, 0.1))
 OF_HARM: Spread = ((0.5, 0.05), (1.0, 0.4), (2.0, 0.2), (4.0, 0.15), (8.0, 0.1), (16.0, 0.1))
-# A bet's largest loss by one difference: the rest of its wealth survives any.
-LARGEST_LOSS = 0.9
+# A bet's largest loss by one difference (truncation at c = 1/2: Waudby-Smith and Ramdas, appendix
+# B). Bolder stakes are for means that are nearly certain: where one arm errs once in two hundred
+# answers a single error would then undo the gains of many.
+LARGEST_LOSS = 0.5
 
 
 def stake(shift: float, variance: float, null: float) -> float:
