@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from collections.abc import Callable
 
 import pytest
@@ -26,7 +27,8 @@ from tests.integration.operator_place import Place, make_place
 pytestmark = pytest.mark.integration
 
 POLICY = parse_policy(
-    "actions: {remedies: [{name: back, do: rollback_route, dry_run: false}]}\n"
+    "actions: {remedies: [{name: back, do: rollback_route, dry_run: false},"
+    " {name: urgent-only, do: shed, priority_above: 0, dry_run: false}]}\n"
     "self_test: {enabled: false}"
 )
 
@@ -129,6 +131,25 @@ async def test_another_worker_does_not_do_again_what_was_done(place: Place) -> N
     assert refused.labels["outcome"] == "refused"
     assert "within the hour" in refused.summary
     assert len(await place.read("routes")) == 2
+
+
+async def test_a_measure_is_asked_for_once_and_the_way_back_works(place: Place) -> None:
+    await place.publish(route(place))
+    for _ in range(2):
+        async with Worker(place, lambda: POLICY):
+            await asyncio.sleep(1)
+            if not await place.read("drift"):
+                found = event(place, "e1", drift_pb2.DRIFT_STATE_DRIFT, "urgent-only")
+                await place.publish(found)
+            (opened,) = await alerts(place, 1)
+    assert (opened.state, opened.labels["outcome"]) == (alert_pb2.ALERT_STATE_OPENED, "done")
+    assert len(await place.read("control")) == 1
+    (line,) = (await place.done("models", "measures", "--json")).splitlines()
+    measure = json.loads(line)
+    assert (measure["kind"], measure["model"], measure["priority_above"]) == ("shed", "triage", 0)
+    _, _, undo = opened.summary.partition("Take it back with: penstock ")
+    assert "are refused" in await place.done(*undo.split())
+    assert await place.done("models", "measures", "--json") == ""
 
 
 async def test_the_grpc_door_tells_of_incidents_of_the_log(place: Place) -> None:
