@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,7 +13,6 @@ from aiokafka.errors import KafkaError
 
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
-from penstock.kafka.delivery import Delivery
 from penstock.kafka.dlq import dead_letter
 from penstock.kafka.ends import LogEnds
 from penstock.kafka.halts import HaltAlerts, Resumes
@@ -25,6 +24,7 @@ from penstock.records import Outgoing, Record
 from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock_retrain.dataset.buffer import Bounds
+from penstock_retrain.dataset.lines import Lines
 from penstock_retrain.dataset.names import Kind, Source, day_of, expired
 from penstock_retrain.dataset.partition_files import PartitionFiles
 from penstock_retrain.dataset.store import FileStore
@@ -86,7 +86,7 @@ class Collector:
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._consuming = False
-        self._lines: dict[Kind, _Lines] = {}
+        self._lines: dict[Kind, Lines] = {}
         self._consumers: dict[Kind, TransactionalConsumer] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -217,7 +217,7 @@ class Collector:
                 log.warning("waiting for Kafka", error=str(error))
             await asyncio.sleep(RETRY_S)
 
-    def _make_lines(self, kind: Kind, cluster: str) -> _Lines:
+    def _make_lines(self, kind: Kind, cluster: str) -> Lines:
         failed = partial(self._letter, kind)
 
         def make(number: int, after: Awaitable[object] | None) -> PartitionFiles:
@@ -232,7 +232,7 @@ class Collector:
                 after=after,
             )
 
-        return _Lines(make, failed)
+        return Lines(make, failed)
 
     def _bounds(self, kind: Kind) -> Bounds:
         """A file within half a partition's share of what is held: reading goes on beside it."""
@@ -280,70 +280,6 @@ class Collector:
 
     def _group(self, kind: Kind) -> str:
         return f"{self._config.topic_prefix}-retrain-{kind}"
-
-
-class _Lines:
-    """The partitions of one kind; see `penstock.kafka.delivery.Handler`.
-
-    Args:
-        make: Makes what is done with a partition's records, by its number and what ends before.
-        failed: Makes the dead letter of a record that cannot be read.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[int, Awaitable[object] | None], PartitionFiles],
-        failed: Callable[[Record, Exception], Sequence[Outgoing]],
-    ) -> None:
-        self._make = make
-        self._failed = failed
-        self._lines: dict[int, tuple[object, PartitionFiles]] = {}
-        self._closing: dict[int, asyncio.Task[None]] = {}
-
-    def accept(self, delivery: Delivery) -> None:
-        """Puts a record at the end of its partition's line."""
-        number = delivery.record.partition.number
-        tenure, line = self._lines.get(number, (None, None))
-        if line is None or tenure is not delivery.tenure:
-            # The partition was lost and came back: somebody else may have written files since.
-            self._close(number)
-            line = self._make(number, self._closing.get(number))
-            self._lines[number] = delivery.tenure, line
-        # Only open deliveries are told of the loss; the line goes with the first of them.
-        delivery.on_drop(partial(self._lost, number, line))
-        line.put(delivery)
-
-    def failed(self, record: Record, error: Exception) -> Sequence[Outgoing]:
-        """See `Handler`."""
-        return self._failed(record, error)
-
-    def flush(self) -> None:
-        """Has everything that is there become files now."""
-        for _, line in self._lines.values():
-            line.flush()
-
-    async def close(self) -> None:
-        """Lets go of all partitions."""
-        for number in list(self._lines):
-            self._close(number)
-        await asyncio.gather(*self._closing.values())
-
-    def _lost(self, number: int, line: PartitionFiles) -> None:
-        if number in self._lines and self._lines[number][1] is line:
-            self._close(number)
-
-    def _close(self, number: int) -> None:
-        found = self._lines.pop(number, None)
-        if found is None:
-            return
-        before = self._closing.get(number)
-
-        async def closed() -> None:
-            if before is not None:
-                await before
-            await found[1].close()
-
-        self._closing[number] = asyncio.create_task(closed())
 
 
 async def cluster_id(bootstrap: str) -> str:
