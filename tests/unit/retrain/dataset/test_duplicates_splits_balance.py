@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 
 import pytest
@@ -60,6 +61,32 @@ def test_whoever_is_left_out_repeats_one_that_stays(texts: list[str], threshold:
             a, b = shingles(text, 2), shingles(texts[other], 2)
             assert len(a & b) >= threshold * len(a | b)
             assert duplicates_of(texts, policy)[other] is None
+
+
+def test_none_is_missed_that_comparing_all_pairs_finds() -> None:
+    draw = random.Random(3)
+    vocabulary = [f"word{n}" for n in range(300)]
+    texts = []
+    for _ in range(60):
+        words = draw.choices(vocabulary, k=40)
+        for _ in range(5):
+            texts.append(" ".join(words))
+            words[draw.randrange(40)] = draw.choice(vocabulary)
+    policy = NearDuplicates(threshold=0.8)
+    kept: list[int] = []
+    expected = []
+    for number, text in enumerate(texts):
+        mine = shingles(text, policy.shingle)
+        others = (n for n in kept if _similarity(mine, shingles(texts[n], policy.shingle)) >= 0.8)
+        expected.append(next(others, None))
+        if expected[-1] is None:
+            kept.append(number)
+    assert duplicates_of(texts, policy) == expected
+    assert 100 < len(kept) < 250
+
+
+def _similarity(one: frozenset[int], other: frozenset[int]) -> float:
+    return len(one & other) / len(one | other)
 
 
 def test_a_key_keeps_its_side_and_shares_come_out() -> None:
