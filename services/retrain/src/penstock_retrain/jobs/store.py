@@ -166,12 +166,8 @@ class JobStore:
                     .where(JOBS.c.id == row.id)
                     .values(owner=owner, claim=row.claim + 1, lease_until_us=now_us + lease_us)
                 )
-            return [
-                job_of(r)
-                for r in connection.execute(
-                    sql.select(JOBS).where(JOBS.c.id.in_([row.id for row in rows]))
-                )
-            ]
+            mine = sql.select(JOBS).where(JOBS.c.id.in_([row.id for row in rows]))
+            return [job_of(row) for row in connection.execute(mine.order_by(JOBS.c.created_us))]
 
     def renew(self, job: Job, now_us: int, lease_us: int) -> Job | None:
         """Prolongs a claim; returns the job as it stands, None where somebody else has it."""
