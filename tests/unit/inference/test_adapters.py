@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.manifest import write_manifest
+from penstock.signing import PublicKeys, SigningKey
 from penstock_inference.adapter_store import AdapterStore
 from penstock_inference.adapters import AdapterKeeper, plan
 from penstock_inference.errors import AdapterUnusable, EngineLost
@@ -81,6 +82,26 @@ def test_weights_that_were_changed_after_the_manifest_are_refused(tmp_path: Path
     (path / "adapter_model.safetensors").write_bytes(b"Weights")
     with pytest.raises(AdapterUnusable, match=r"adapter_model\.safetensors differs"):
         AdapterStore(tmp_path).find("v1")
+
+
+def test_where_keys_are_named_only_what_they_signed_is_loaded(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    signer = SigningKey.load_or_make(tmp_path / "key.pem")
+    store = AdapterStore(tmp_path, PublicKeys.load([tmp_path / "key.pem.pub"]))
+    with pytest.raises(AdapterUnusable, match="must be signed"):
+        store.find("v1")
+    digest = write_manifest(path)
+    with pytest.raises(AdapterUnusable, match="is not signed"):
+        store.find("v1")
+    write_manifest(path, SigningKey.load_or_make(tmp_path / "other.pem"))
+    with pytest.raises(AdapterUnusable, match="nobody who is known"):
+        store.find("v1")
+    write_manifest(path, signer)
+    assert store.find("v1") == Adapter("v1", path, digest)
+    # The same files under another's name are not what was signed.
+    path.rename(tmp_path / "v2")
+    with pytest.raises(AdapterUnusable, match="not of these files under this name"):
+        store.find("v2")
 
 
 class Host:

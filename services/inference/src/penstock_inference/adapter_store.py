@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from penstock.manifest import ManifestError, verify
+from penstock.manifest import ManifestError, Signatures, verify
 from penstock_inference.errors import AdapterUnusable
 from penstock_inference.generation import Adapter
 
@@ -19,16 +19,23 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class AdapterStore:
-    """A directory with a sub-directory in PEFT's format for each adapter, named like it."""
+    """A directory with a sub-directory in PEFT's format for each adapter, named like it.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: The directory.
+        signers: Whose signature every adapter's manifest must carry; None asks for none.
+    """
+
+    def __init__(self, directory: Path, signers: Signatures | None = None) -> None:
         self._directory = directory
+        self._signers = signers
 
     def find(self, name: str) -> Adapter:
         """The adapter of a name, its files verified. Reads them all: blocks.
 
         Raises:
-            AdapterUnusable: It is not there, not complete, or not what its manifest says.
+            AdapterUnusable: It is not there, not complete, not what its manifest says, or not
+                signed as it must be.
         """
         if not _NAME.fullmatch(name):
             raise AdapterUnusable(f"{name!r} is no adapter's name: letters, digits, . _ - only")
@@ -44,6 +51,6 @@ class AdapterStore:
             config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
             if not isinstance(config, dict) or config.get("peft_type") != "LORA":
                 raise AdapterUnusable(f"{path / CONFIG} describes no LoRA adapter")
-            return Adapter(name, path.resolve(), verify(path))
+            return Adapter(name, path.resolve(), verify(path, self._signers))
         except (ValueError, OSError, ManifestError) as error:
             raise AdapterUnusable(f"{path} cannot be read: {error}") from error

@@ -111,6 +111,11 @@ class VllmModel(_Model):
     adapters_dir: str = Field(
         "", description="Where its LoRA adapters lie, a sub-directory for each; empty serves none."
     )
+    adapter_keys: tuple[str, ...] = Field(
+        (),
+        description="Public keys, PEM files: an adapter must be signed by one of them; none asks "
+        "for no signature.",
+    )
     max_loras: int = Field(4, ge=1, description="Adapters that one batch may mix.")
     max_lora_rank: int = Field(
         16, ge=1, le=512, description="The highest rank of an adapter; memory is kept for it."
@@ -120,9 +125,16 @@ class VllmModel(_Model):
     def problems(self, environment: Mapping[str, str]) -> list[str]:
         """See `_Model`."""
         del environment
-        if (Path(self.path) / "config.json").is_file():
-            return []
-        return [f"path: {self.path} is no Hugging Face model directory: it has no config.json"]
+        found = [
+            f"adapter_keys: {key} is not there; name the signer's public key"
+            for key in self.adapter_keys
+            if not Path(key).is_file()
+        ]
+        if not (Path(self.path) / "config.json").is_file():
+            found.append(
+                f"path: {self.path} is no Hugging Face model directory: it has no config.json"
+            )
+        return found
 
 
 class ScriptedModel(_Model):

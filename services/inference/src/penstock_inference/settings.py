@@ -61,6 +61,11 @@ class InferenceSettings(Settings):
     adapters_dir: str = Field(
         "", description="Where LoRA adapters lie, a sub-directory for each; empty serves none."
     )
+    adapter_keys: str = Field(
+        "",
+        description="Public keys, PEM files, separated by commas: an adapter must be signed by "
+        "one of them; empty asks for no signature.",
+    )
     max_loras: int = Field(4, ge=1, description="Adapters that one batch may mix.")
     max_lora_rank: int = Field(
         16, ge=1, le=512, description="The highest rank of an adapter; memory is kept for it."
@@ -213,6 +218,7 @@ class InferenceSettings(Settings):
             gpu_memory_utilization=self.gpu_memory_utilization,
             max_running=self.max_running,
             adapters_dir=self.adapters_dir,
+            adapter_keys=tuple(key.strip() for key in self.adapter_keys.split(",") if key.strip()),
             max_loras=self.max_loras,
             max_lora_rank=self.max_lora_rank,
             max_cpu_loras=self.max_cpu_loras,

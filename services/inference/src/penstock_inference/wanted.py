@@ -10,6 +10,8 @@ from penstock.errors import InvalidRequest
 from penstock.kafka.reader import LogReader, Start
 from penstock.records import Record
 from penstock.routing import RouteTable
+from penstock.settings import SettingsError
+from penstock.signing import KeyFileError, PublicKeys
 from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import route_pb2
@@ -67,12 +69,25 @@ class WantedAdapters:
 
 
 def finder_of(model: Model) -> Callable[[str], Adapter]:
-    """How the adapters of a base model are found: on disk, or by their names alone."""
+    """How the adapters of a base model are found: on disk, or by their names alone.
+
+    Raises:
+        SettingsError: A public key cannot be read.
+    """
     if not isinstance(model, VllmModel):
         return lambda name: Adapter(name, Path(), "")
     if model.adapters_dir:
-        return AdapterStore(Path(model.adapters_dir)).find
+        return AdapterStore(Path(model.adapters_dir), _signers(model)).find
     return _nowhere
+
+
+def _signers(model: VllmModel) -> PublicKeys | None:
+    if not model.adapter_keys:
+        return None
+    try:
+        return PublicKeys.load([Path(key) for key in model.adapter_keys])
+    except KeyFileError as error:
+        raise SettingsError(f"adapter_keys: {error}") from error
 
 
 def _nowhere(name: str) -> Adapter:
