@@ -77,6 +77,7 @@ class Stack:
         self.env["PENSTOCK_NATIVE_STATE_DIR"] = str(self.state_dir)
         if not self.env.get("PENSTOCK_COST_DATABASE_URL"):
             self.env["PENSTOCK_COST_DATABASE_URL"] = f"sqlite:///{self.state_dir / 'cost.sqlite'}"
+        self._place_retrain()
         # The services run by this interpreter find its tools whatever the caller's PATH is.
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env.get('PATH', '')}"
         self.env.setdefault("PYTHONUNBUFFERED", "1")
@@ -84,6 +85,21 @@ class Stack:
             # Nothing would answer: ingest is ready when it takes requests.
             self.env.setdefault("PENSTOCK_INGEST_PROBE_INTERVAL_S", "0")
         self._supervisor = Supervisor(self.state_dir, ROOT)
+
+    def _place_retrain(self) -> None:
+        """What retrain keeps lies in the state directory, unless a setting says otherwise."""
+        if not self.env.get("PENSTOCK_RETRAIN_DATABASE_URL"):
+            database = self.state_dir / "retrain.sqlite"
+            self.env["PENSTOCK_RETRAIN_DATABASE_URL"] = f"sqlite:///{database}"
+        # Where engines look for adapters, registered ones go.
+        adapters = self.env.get("PENSTOCK_INFERENCE_ADAPTERS_DIR") or self.state_dir / "adapters"
+        for name, path in (
+            ("ADAPTERS_DIR", adapters),
+            ("MODELS_DIR", self.state_dir / "models"),
+            ("WORK_DIR", self.state_dir / "retrain"),
+            ("SIGNING_KEY", self.state_dir / "keys" / "registry.pem"),
+        ):
+            self.env.setdefault(f"PENSTOCK_RETRAIN_{name}", str(path))
 
     @classmethod
     @contextmanager
