@@ -64,6 +64,14 @@ def test_hardly_a_value_is_lost(share: float) -> None:
     assert matcher.dropped < 0.03 * 20_000
 
 
+@pytest.mark.parametrize("share", [0.005, 0.03, 0.045, 0.05, 0.95, 0.97])
+def test_hardly_a_value_of_the_rarer_arm_is_lost(share: float) -> None:
+    order = random_order(share, 40_000)
+    found = blocks_of(Matcher(share), order)
+    rarer = B if share < 0.5 else A
+    assert sum(block.sizes[rarer] for block in found) > 0.96 * order.count(rarer)
+
+
 def test_a_tiny_share_compares_with_champions_of_the_same_time() -> None:
     # One in a hundred: blocks take twenty champions, and those from long ago are not kept.
     found = blocks_of(Matcher(0.01), random_order(0.01, 50_000))

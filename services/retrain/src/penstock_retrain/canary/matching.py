@@ -29,7 +29,7 @@ __all__ = ["MAX_OPEN", "MAX_RATIO", "Block", "Matcher"]
 MAX_OPEN = 32
 # The twenty-first value of the commoner arm would lower a block's variance by 0.2 %.
 MAX_RATIO = 20
-# Blocks that may wait where the commoner arm has values to spare: it never stays behind.
+# Blocks of the commoner arm's values that may wait where it has values to spare.
 FEW_OPEN = 2
 # Weight of the declared split against the one observed, in values of the rarer arm.
 PRIOR = 20.0
@@ -80,7 +80,8 @@ class Matcher:
         rarer, ratio = self._split()
         self._seen[arm] += 1
         if block is None:
-            if len(self._open) >= (FEW_OPEN if ratio > MAX_RATIO else MAX_OPEN):
+            spare = ratio > MAX_RATIO and arm is not rarer
+            if len(self._open) >= (FEW_OPEN if spare else MAX_OPEN):
                 # Before the scores are looked at, so nothing is selected by them.
                 self.dropped += 1
                 return None
