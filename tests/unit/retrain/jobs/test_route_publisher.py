@@ -12,7 +12,7 @@ from penstock.codec import decode, encode
 from penstock.kafka.ports import Fenced, LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import route_pb2
-from penstock_retrain.jobs.leases import Leases
+from penstock_retrain.jobs.leases import Lease, Leases
 from penstock_retrain.jobs.outbox import Entry, RouteStatus
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
@@ -91,6 +91,13 @@ class Writer:
         return
 
 
+class Asleep(Leases):
+    """The leases of a process that sleeps: it prolongs none."""
+
+    def renew(self, lease: Lease, now_us: int, length_us: int) -> None:
+        return
+
+
 class Bench:
     """A place with a log, and publishers of it."""
 
@@ -104,13 +111,14 @@ class Bench:
         self.log.write(base)
 
     def publisher(self, owner: str, gate: asyncio.Event | None = None) -> RoutePublisher:
+        leases = Leases if gate is None else Asleep
         view = RouteView()
         for record in self.log.records:
             view.on_record(record)
         self.log.followers.append(view)
         return RoutePublisher(
             self.place.outbox,
-            Leases(self.place.database, owner),
+            leases(self.place.database, owner),
             view,
             lambda model: Writer(self.log, model, gate),
             "p.routes",

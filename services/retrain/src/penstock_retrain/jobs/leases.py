@@ -64,6 +64,19 @@ class Leases:
             )
             return Lease(name, row.epoch + 1, row.epoch)
 
+    def renew(self, lease: Lease, now_us: int, length_us: int) -> None:
+        """Prolongs a lease under its epoch; does nothing where somebody else has it."""
+        with self._database.writing() as connection:
+            connection.execute(
+                LEASES.update()
+                .where(
+                    LEASES.c.name == lease.name,
+                    LEASES.c.owner == self._owner,
+                    LEASES.c.epoch == lease.epoch,
+                )
+                .values(until_us=now_us + length_us)
+            )
+
     def release(self, name: str) -> None:
         """Gives a lease back; does nothing where somebody else has it."""
         with self._database.writing() as connection:

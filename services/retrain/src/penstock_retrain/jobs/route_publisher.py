@@ -12,10 +12,11 @@ change is made anew from theirs, or not at all (`penstock_retrain.jobs.route_pla
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from penstock.codec import encode
 from penstock.errors import Unavailable
@@ -31,7 +32,11 @@ __all__ = ["FencedPublisher", "Overtaken", "RoutePublisher"]
 
 log = logger(__name__)
 
-LEASE_S = 5.0
+T = TypeVar("T")
+
+# Short, and prolonged while a route is under way: a rollback must not wait for long for a process
+# that sleeps. Two that have it at once do no harm, Kafka lets one write.
+LEASE_S = 1.0
 POLL_S = 0.5
 SEEN_S = 10.0
 
@@ -113,11 +118,9 @@ class RoutePublisher:
                     await asyncio.gather(*(self._carry(model) for model in models))
                 except Unavailable as error:
                     log.warning("routes wait for the database", error=str(error))
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
         finally:
             for model in list(self._holds):
                 await self._drop(model)
@@ -135,7 +138,7 @@ class RoutePublisher:
             entry = entries[0]
             held = self._view.held(model)
             free = held is None or held.version < entry.version
-            if free and not await self._publish(publisher, entry):
+            if free and not await self._prolonged(model, self._publish(publisher, entry)):
                 await self._drop(model)
                 return
             await self._settle(entry)
@@ -206,13 +209,29 @@ class RoutePublisher:
             return hold.publisher
         await self._drop(model, release=False)
         publisher = self._make(model)
+        self._holds[model] = _Hold(lease, publisher)
         try:
-            await publisher.start()
+            await self._prolonged(model, publisher.start())
         except LogError as error:
             log.warning("routes wait for Kafka", model=model, error=str(error))
+            await self._drop(model)
             return None
-        self._holds[model] = _Hold(lease, publisher)
         return publisher
+
+    async def _prolonged(self, model: str, work: Coroutine[Any, Any, T]) -> T:
+        """Does some work with the model's lease prolonged: who sleeps cannot."""
+        keeping = asyncio.create_task(self._keep(self._holds[model].lease))
+        try:
+            return await work
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(self._lease_us / 3e6)
+            with contextlib.suppress(Unavailable):
+                await asyncio.to_thread(self._leases.renew, lease, self._clock_us(), self._lease_us)
 
     async def _drop(self, model: str, *, release: bool = True) -> None:
         hold = self._holds.pop(model, None)
