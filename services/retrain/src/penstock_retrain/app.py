@@ -99,7 +99,11 @@ async def serve(
     """
     configure_logs("retrain", settings.log_level)
     configure_traces("retrain", settings)
-    service = await asyncio.to_thread(_Service, settings, compose)
+    document = _policy(settings)
+    key = await asyncio.to_thread(_key, settings)
+    database = Database(settings.database_url, "retrain's database", RetrainUnavailable)
+    store = await asyncio.to_thread(JobStore, database)
+    service = _Service(settings, database, store, document, key, compose)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,14 +117,17 @@ class _Service:
     """The parts of one process; see `penstock_retrain.jobs.runner.Listener` for the two verbs."""
 
     def __init__(
-        self, settings: RetrainSettings, compose: Callable[[Parts], Mapping[JobState, Stage]]
+        self,
+        settings: RetrainSettings,
+        database: Database,
+        store: JobStore,
+        document: str,
+        key: SigningKey,
+        compose: Callable[[Parts], Mapping[JobState, Stage]],
     ) -> None:
         self._settings = settings
-        document = _policy(settings)
-        key = _key(settings)
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._database = Database(settings.database_url, "retrain's database", RetrainUnavailable)
-        self._store = JobStore(self._database)
+        self._database, self._store = database, store
         self._registry = Registry(self._database)
         self._outbox = Outbox(self._database)
         self._view, self._feed = RouteView(), JobFeed()
@@ -161,6 +168,7 @@ class _Service:
         )
         self._resumes = Resumes(group, self._topic("drift"), self._consumer.resume)
         self._mirroring = _mirroring(settings, self._registry, self._store)
+        self._consuming = False
 
     def moved(self) -> None:
         """Has news told, routes carried out, and jobs looked for, now."""
@@ -182,6 +190,9 @@ class _Service:
                 await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
                 await self._server.stop(GRACE_S)
+                # One that never began would be waited for in vain.
+                if self._consuming:
+                    await self._consumer.stop(DRAIN_S)
                 working.cancel()
         finally:
             await self._publisher.stop()
@@ -202,16 +213,10 @@ class _Service:
             parts.create_task(self._runner.run())
             if self._mirroring is not None:
                 parts.create_task(self._mirroring.run())
-            parts.create_task(self._consume())
+            self._consuming = True
+            parts.create_task(self._consumer.run())
             await self._server.set_ready(True)
             log.info("serving", port=port)
-
-    async def _consume(self) -> None:
-        try:
-            await self._consumer.run()
-        except asyncio.CancelledError:
-            await self._consumer.stop(DRAIN_S)
-            raise
 
     async def _observe(self) -> None:
         while True:
