@@ -155,6 +155,7 @@ class _Service:
             self,
             concurrent=settings.concurrent_jobs,
             lease_s=settings.lease_s,
+            clean_after_s=settings.clean_after_s,
         )
         opening = Opening(self._store, lambda: document)
         self._server = _server(settings, self._servicer(opening))

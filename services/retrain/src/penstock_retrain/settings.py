@@ -51,6 +51,12 @@ class RetrainSettings(Settings):
         "", description="Tracking URI of the MLflow that mirrors the registry; empty mirrors none."
     )
     concurrent_jobs: int = Field(1, ge=1, le=100, description="Jobs that run here at a time.")
+    clean_after_s: float = Field(
+        60,
+        ge=0,
+        description="How long after a job's end what nobody needs of it is removed: its adapter "
+        "too, unless it was promoted.",
+    )
     lease_s: float = Field(
         15, ge=1, description="How long a job is left to a process that is not heard of."
     )

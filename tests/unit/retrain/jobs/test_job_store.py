@@ -74,6 +74,8 @@ def test_a_claim_keeps_others_away_until_it_runs_out(place: Place) -> None:
         place.apply(mine, T.STARTED)
     assert place.apply(theirs, T.STARTED).state is S.DATASET
     place.store.release(theirs)
+    # A call that was under way when it was given back prolongs nothing.
+    place.store.renew(theirs, place.tick(), LEASE_US)
     assert place.claim("three").claim == 3
 
 
@@ -229,6 +231,8 @@ def test_news_wait_until_they_are_told(place: Place) -> None:
 def test_an_ended_job_is_cleaned_up_by_whoever_takes_it(place: Place) -> None:
     job = place.to(S.TRAINING)
     place.store.act(job.id, place.event(T.ABORTED))
+    later = place.now_us + 10 * LEASE_US
+    assert place.store.claim("two", later, LEASE_US, 9, clean_after_us=later) == []
     # Who runs it has not let go yet.
     assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
     place.store.release(job)

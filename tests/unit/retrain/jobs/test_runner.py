@@ -209,6 +209,18 @@ async def test_attempts_are_bounded_and_what_is_broken_is_not_tried_again(bench:
     assert job.reason == "no rows are left: widen dataset.window_s"
 
 
+async def test_facts_that_are_no_json_fail_the_job_and_say_so(bench: Bench) -> None:
+    bench.place.open()
+
+    async def body(job: Job, progress: Callable[[Progress], None]) -> StageResult:
+        return StageResult(Outcome.DONE, {"loss": float("nan")})
+
+    bench.script(S.DATASET, body)
+    job = await bench.to_the_end()
+    assert (job.state, job.result(S.DATASET)) == (S.FAILED, {})
+    assert "numbers must be finite" in job.reason
+
+
 async def test_a_stage_that_the_service_lacks_fails_the_job_and_says_so(bench: Bench) -> None:
     bench.place.open()
     del bench.stages[S.TRAINING]

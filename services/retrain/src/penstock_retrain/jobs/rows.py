@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import Row
 
-from penstock_retrain.jobs.states import Cause, CauseKind, Job, JobState, Trigger
+from penstock_retrain.jobs.states import Cause, CauseKind, Impossible, Job, JobState, Trigger
 
 __all__ = ["Transition", "columns_of", "job_of", "transition_of"]
 
@@ -70,7 +70,11 @@ def job_of(row: Row[Any]) -> Job:
 
 
 def columns_of(job: Job) -> dict[str, Any]:
-    """What changes of a job, as columns: all but who has claimed it."""
+    """What changes of a job, as columns: all but who has claimed it.
+
+    Raises:
+        Impossible: What a stage found out is no JSON.
+    """
     return {
         "model": job.model,
         "state": job.state,
@@ -88,11 +92,20 @@ def columns_of(job: Job) -> dict[str, Any]:
         "max_attempts": job.max_attempts,
         "attempts": json.dumps(job.attempts),
         "retry_at_us": job.retry_at_us,
-        "results": json.dumps(job.results, allow_nan=False),
+        "results": _json(job),
         "reason": job.reason,
         "revision": job.revision,
         "active": int(job.active),
     }
+
+
+def _json(job: Job) -> str:
+    try:
+        return json.dumps(job.results, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Impossible(
+            f"what the stages of job {job.id} found out is no JSON: {error}; numbers must be finite"
+        ) from error
 
 
 def transition_of(row: Row[Any]) -> Transition:

@@ -78,6 +78,8 @@ class Runner:
         concurrent: Jobs at a time.
         lease_s: How long a claim lasts that is not prolonged.
         poll_s: How often it looks for jobs.
+        clean_after_s: What an ended job leaves is removed so long after its end: engines have let
+            go of its candidate by then.
         clock_us: The time now, microseconds since 1970.
     """
 
@@ -91,6 +93,7 @@ class Runner:
         concurrent: int = 2,
         lease_s: float = LEASE_S,
         poll_s: float = POLL_S,
+        clean_after_s: float = 0.0,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
@@ -100,6 +103,7 @@ class Runner:
         self._concurrent = concurrent
         self._lease_s = lease_s
         self._poll_s = poll_s
+        self._clean_after_us = round(clean_after_s * 1e6)
         self._clock_us = clock_us
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
@@ -110,14 +114,19 @@ class Runner:
 
     async def run(self) -> None:
         """Runs jobs until cancelled, then gives back those that it has."""
+        taking: asyncio.Task[None] | None = None
         try:
             while True:
                 self._wake.clear()
-                await self._take()
+                taking = asyncio.create_task(self._take())
+                await asyncio.shield(taking)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._poll_s):
                         await self._wake.wait()
         finally:
+            if taking is not None:
+                # A claim that is under way in its thread would be nobody's.
+                await asyncio.gather(taking, return_exceptions=True)
             for task in self._running:
                 task.cancel()
             with contextlib.suppress(TimeoutError):
@@ -130,7 +139,12 @@ class Runner:
             return
         try:
             jobs = await asyncio.to_thread(
-                self._store.claim, self._owner, self._clock_us(), self._lease_us, free
+                self._store.claim,
+                self._owner,
+                self._clock_us(),
+                self._lease_us,
+                free,
+                clean_after_us=self._clean_after_us,
             )
         except Unavailable as error:
             log.warning("jobs wait for the database", error=str(error))
@@ -144,7 +158,6 @@ class Runner:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         metrics.CLAIMED.set(len(self._running))
-        self._wake.set()  # what it gave back may be taken up again
 
     @property
     def _lease_us(self) -> int:
@@ -152,6 +165,7 @@ class Runner:
 
     async def _drive(self, job: Job) -> None:
         """Runs a claimed job until it waits, ends or is somebody else's; then gives it back."""
+        back = True
         try:
             if job.state not in ACTIVE:
                 await self._clean(job)
@@ -160,6 +174,7 @@ class Runner:
                 job = await self._apply(job, Event(Trigger.STARTED, self._clock_us()))
             while job.state in STAGES and job.retry_at_us <= self._clock_us():
                 job = await self._stage(job)
+            self._wake.set()  # there is room for another
         except JobMoved as error:
             log.info("a job goes on without this process", job=job.id, reason=str(error))
         except Unavailable as error:
@@ -167,9 +182,11 @@ class Runner:
             log.warning("a job waits for the database", job=job.id, error=str(error))
         except Exception:
             log.exception("a job could not be driven", job=job.id)
+            back = False  # until its claim runs out: it would fail in the same way at once
         finally:
-            with contextlib.suppress(Unavailable):
-                await asyncio.to_thread(self._store.release, job)
+            if back:
+                with contextlib.suppress(Unavailable):
+                    await asyncio.to_thread(self._store.release, job)
 
     async def _stage(self, job: Job) -> Job:
         began = time.monotonic()

@@ -143,14 +143,21 @@ class JobStore:
         with self._database.reading() as connection:
             return _history(connection, job_id)
 
-    def claim(self, owner: str, now_us: int, lease_us: int, limit: int) -> list[Job]:
+    def claim(
+        self, owner: str, now_us: int, lease_us: int, limit: int, *, clean_after_us: int = 0
+    ) -> list[Job]:
         """Takes jobs that have something to be run and that nobody else has.
 
-        Those are jobs before or in a stage whose time to try has come, and jobs that have ended
-        and are not cleaned up.
+        Those are jobs before or in a stage whose time to try has come, and jobs that ended at
+        least `clean_after_us` ago and are not cleaned up.
         """
         runnable = sql.and_(JOBS.c.state.in_(_RUNNABLE), JOBS.c.retry_at_us <= now_us)
-        unclean = sql.and_(JOBS.c.active == 0, JOBS.c.cleaned == 0, JOBS.c.retry_at_us <= now_us)
+        unclean = sql.and_(
+            JOBS.c.active == 0,
+            JOBS.c.cleaned == 0,
+            JOBS.c.retry_at_us <= now_us,
+            JOBS.c.updated_us <= now_us - clean_after_us,
+        )
         query = (
             sql.select(JOBS)
             .where(sql.or_(runnable, unclean), JOBS.c.lease_until_us <= now_us)
@@ -170,10 +177,15 @@ class JobStore:
             return [job_of(row) for row in connection.execute(mine.order_by(JOBS.c.created_us))]
 
     def renew(self, job: Job, now_us: int, lease_us: int) -> Job | None:
-        """Prolongs a claim; returns the job as it stands, None where somebody else has it."""
+        """Prolongs a claim; returns the job as it stands, None where somebody else has it.
+
+        One that was given back is not prolonged: a call may still be under way then.
+        """
         with self._database.writing() as connection:
             connection.execute(
-                _claimed(JOBS.update(), job).values(lease_until_us=now_us + lease_us)
+                _claimed(JOBS.update(), job)
+                .where(JOBS.c.owner.is_not(None))
+                .values(lease_until_us=now_us + lease_us)
             )
             row = connection.execute(_claimed(sql.select(JOBS), job)).first()
         return job_of(row) if row is not None else None
