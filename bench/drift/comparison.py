@@ -28,7 +28,9 @@ ALL: Mapping[str, Scenario] = {**SCENARIOS, **LEARNERS}
 def arrays(scenario: Scenario) -> tuple[Quiet, dict[str, Changed]]:
     """The scenario's streams; kept in a folder, since some take minutes to draw."""
     CACHE.mkdir(exist_ok=True)
-    path = CACHE / f"{scenario.name}-{SEED}.npz"
+    size = scenario.sizes
+    name = f"{scenario.name}-{SEED}-{size.streams}x{size.length}-{size.runs}x{size.patience}.npz"
+    path = CACHE / name
     if not path.exists():
         drawn = {"quiet": quiet(scenario, SEED)}
         for change in scenario.changes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from river.drift.adwin import ADWIN
 from river.drift.kswin import KSWIN
 
 from bench.drift.matching import Values
-from bench.drift.streams import SPACING_MS, Scenario
+from bench.drift.streams import DAY, SPACING_MS, Scenario
 from bench.drift.together import COPIED, evidence_of, normalised
 from penstock_drift.channel import SignalChannel, Watch
 from penstock_drift.detectors import calibrated
@@ -47,9 +47,11 @@ ENOUGH = math.log(1e7)
 # Of River's that see numbers, and of those that see events.
 OF_NUMBERS = ("page_hinkley", "seed", "stepd")
 OF_EVENTS = ("ddm", "eddm", "fhddm", "hddm_a", "hddm_w")
-SHARES = {"kswin": 0.1, "stepd": 0.5, "hddm_a": 0.25, "hddm_w": 0.25, "fhddm": 0.5, "seed": 0.5}
+# Quiet streams of either half, and runs, that contestants are shown which are run one by one.
+SHOWN: Mapping[str, tuple[int, int]] = {"kswin": (6, 20), "hddm_a": (12, 40), "hddm_w": (12, 40)}
+ONE_BY_ONE = (30, 100)
 TITLES = {
-    "adwin": "ADWIN", "adwin_spread": "ADWIN of ln |z|", "page_hinkley": "PageHinkley",
+    "adwin": "ADWIN", "adwin_spread": "ADWIN of spread", "page_hinkley": "PageHinkley",
     "kswin": "KSWIN", "seed": "SEED", "stepd": "STEPD", "ddm": "DDM", "eddm": "EDDM",
     "fhddm": "FHDDM", "hddm_a": "HDDM_A", "hddm_w": "HDDM_W",
 }  # fmt: skip
@@ -67,15 +69,17 @@ def declaration_of(scenario: Scenario) -> Declaration:
 
 
 def watch_of(scenario: Scenario) -> Watch:
-    """How the bank watches it: as a policy with that season and baseline would."""
-    season = "day" if scenario.season else "none"
-    return Watch(baseline_observations=scenario.baseline, season=season)
+    """How the bank watches it: as a policy with that season would."""
+    if scenario.season:
+        # The baseline lasts whole days by itself.
+        return Watch(season="day", season_periods=scenario.baseline // DAY)
+    return Watch(baseline_observations=scenario.baseline)
 
 
 class Bank:
     """A channel of the bank as the service runs it; its score is the log of its evidence."""
 
-    name, family, share = BANK, "penstock", 1.0
+    name, family, streams, runs = BANK, "penstock", None, None
 
     def __init__(self, scenario: Scenario) -> None:
         self._declaration, self._watch = declaration_of(scenario), watch_of(scenario)
@@ -126,7 +130,8 @@ class Alone:
 
     def __init__(self, name: str, make: Callable[[], Any], shaped: Callable[[Values], Any]) -> None:
         self.name, self._make, self._shaped = name, make, shaped
-        self.share = 1.0 if isinstance(make(), COPIED) else 0.25
+        copied = isinstance(make(), COPIED)
+        self.streams, self.runs = (None, None) if copied else ONE_BY_ONE
 
     def scores(self, baseline: Values, values: Values) -> Iterator[float]:
         """Log evidence after each value."""
@@ -157,7 +162,7 @@ class Alarming:
         self, name: str, family: str, make: Callable[[float], Any], dial: Sequence[float]
     ) -> None:
         self.name, self.family, self._make = TITLES.get(name, name), family, make
-        self.share = SHARES.get(name, 1.0)
+        self.streams, self.runs = SHOWN.get(name, ONE_BY_ONE)
         self.lenient, self.strict = dial
 
     def fires(self, dial: float, baseline: Values, values: Values) -> Iterator[bool]:
@@ -173,7 +178,8 @@ class Alarming:
 class Kswin:
     """River's KSWIN; until it fires its p-value does not depend on its alpha."""
 
-    name, family, share = "KSWIN", "River", SHARES["kswin"]
+    name, family = "KSWIN", "River"
+    streams, runs = SHOWN["kswin"]
 
     def scores(self, baseline: Values, values: Values) -> Iterator[float]:
         """Less the logarithm of the p-value."""
@@ -194,10 +200,11 @@ class _Kswin(KSWIN):  # type: ignore[misc]  # River has no types
 class Periodic:
     """River's DummyDriftDetector: fires every so many values, whatever they are.
 
-    It starts at a place that the stream's values decide, as its period knows nothing of them.
+    It starts at a place that the stream's values decide, as its period knows nothing of them; so
+    its first alarm comes after half a period on average.
     """
 
-    name, family, share = "fixed period", "River", 1.0
+    name, family, streams, runs = "fixed period", "River", None, None
 
     def __init__(self, period: int) -> None:
         self.fixed = period
@@ -216,7 +223,7 @@ class Periodic:
 class Never:
     """River's NoDrift."""
 
-    name, family, share, fixed = "NoDrift", "River", 0.1, 0.0
+    name, family, streams, runs, fixed = "NoDrift", "River", 2, 2, 0.0
 
     def fires(self, dial: float, baseline: Values, values: Values) -> Iterator[bool]:
         """Whether it fires, after each value: no."""
@@ -262,7 +269,7 @@ def contestants(scenario: Scenario, target: float) -> dict[str, Any]:
             Alone("vector", lambda: Point(1, baseline), lambda values: values[:, None].tolist()),
         ]
         river.append(_calibrated("adwin_spread", scenario))
-    found = [Bank(scenario), *ours, *river, Never(), Periodic(round(target))]
+    found = [Bank(scenario), *ours, *river, Never(), Periodic(2 * round(target))]
     return {each.name: each for each in found}
 
 

@@ -66,7 +66,7 @@ def single(say: Callable[[str], None]) -> dict[str, Any]:
             if who.name == "bank":
                 rows = streams.baseline[:1], streams.values[:1]
             # Without an alarm, so that nothing starts anew.
-            count = 2000 if who.share <= 0.1 else 20_000
+            count = 2000 if who.name in ("KSWIN", "NoDrift") else 20_000
             runs = who.scores if hasattr(who, "scores") else None
             best = math.inf
             for _ in range(3):

@@ -34,10 +34,10 @@ class Quiet:
     baseline: Values
     values: Values
 
-    def half(self, second: bool, share: float = 1.0) -> Quiet:
-        """The half that tunes, or the one that reports; a share of it for slow contestants."""
+    def half(self, second: bool, most: int | None = None) -> Quiet:
+        """The half that tunes, or the one that reports; at most so many, for slow contestants."""
         middle = len(self.values) // 2
-        count = max(2, math.ceil(middle * share))
+        count = middle if most is None else min(middle, most)
         rows = slice(middle, middle + count) if second else slice(0, count)
         return Quiet(self.baseline[rows], self.values[rows])
 
@@ -50,9 +50,9 @@ class Changed:
     values: Values
     places: Values
 
-    def some(self, share: float) -> Changed:
-        """A share of them, for slow contestants."""
-        rows = slice(0, max(2, math.ceil(len(self.values) * share)))
+    def some(self, most: int | None) -> Changed:
+        """At most so many, for slow contestants."""
+        rows = slice(0, most)
         return Changed(self.baseline[rows], self.values[rows], self.places[rows])
 
 
@@ -62,12 +62,14 @@ class Contestant(Protocol):
     Attributes:
         name: The detector.
         family: Whose it is.
-        share: Of the streams and runs, what it is shown; 1 unless it is slow.
+        streams: Quiet streams of either half that it is shown, at most; None for all.
+        runs: Changes that it is shown, at most; None for all.
     """
 
     name: str
     family: str
-    share: float
+    streams: int | None
+    runs: int | None
 
 
 class Scored(Contestant, Protocol):
@@ -232,8 +234,8 @@ def compare(
     The setting is tuned on the first half of the quiet streams; the mean time to a false alarm and
     the delays are of the others.
     """
-    setting = tuned(who, quiet.half(second=False, share=who.share), target)
-    found: dict[str, Any] = {"family": who.family, "share": who.share, "setting": setting}
+    setting = tuned(who, quiet.half(second=False, most=who.streams), target)
+    found: dict[str, Any] = {"family": who.family, "setting": setting}
     if setting is None:
         return found
     return found | reported(who, quiet, changes, setting)
@@ -243,7 +245,7 @@ def reported(
     who: Any, quiet: Quiet, changes: Mapping[str, Changed], setting: float
 ) -> dict[str, Any]:
     """The mean time to a false alarm and the delays, at a setting."""
-    rest = quiet.half(second=True, share=who.share)
+    rest = quiet.half(second=True, most=who.streams)
     times = [
         first_alarm(who, setting, *row) for row in zip(rest.baseline, rest.values, strict=True)
     ]
@@ -256,7 +258,7 @@ def reported(
         "arl_low": _finite(low),
         "arl_high": _finite(high),
         "changes": {
-            name: _delays(who, setting, change.some(who.share)) for name, change in changes.items()
+            name: _delays(who, setting, change.some(who.runs)) for name, change in changes.items()
         },
     }
 

@@ -27,7 +27,7 @@ ROOT = HERE.parents[1]
 RIVALS = ("frouros", "menelaus", "alibi-detect", "evidently")
 # They are slow: a few kinds of streams, and some of each.
 SCENARIOS = ("refusals", "classes", "gauss", "student", "season")
-STREAMS = 0.35
+STREAMS, RUNS = 20, 40
 
 
 def compared(
@@ -66,11 +66,13 @@ def _run(python: Path, rival: str, name: str) -> dict[str, Any]:
     streams, changes = shown("", scenario, *arrays(scenario))
     with tempfile.TemporaryDirectory() as folder:
         given, answer = Path(folder) / "streams.npz", Path(folder) / "found.json"
-        half = len(streams.values) // 2
-        rows = [*range(round(half * STREAMS)), *range(half, half + round(half * STREAMS))]
-        flat: dict[str, Any] = {"baseline": streams.baseline[rows], "values": streams.values[rows]}
+        halves = [streams.half(second, STREAMS) for second in (False, True)]
+        flat: dict[str, Any] = {
+            "baseline": np.concatenate([half.baseline for half in halves]),
+            "values": np.concatenate([half.values for half in halves]),
+        }
         for change, each in changes.items():
-            some = each.some(STREAMS)
+            some = each.some(RUNS)
             flat |= {f"{change}/{field}": value for field, value in vars(some).items()}
         np.savez(given, **flat)
         module = f"bench.drift.rivals.{rival.replace('-', '_')}"

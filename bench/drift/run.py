@@ -15,6 +15,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from report import RESULTS, machine
 
 from bench.drift import annotated, comparison, costs, fleet, page, refusals, rivalry
+from bench.drift.claims import SEEDS
 from bench.drift.comparison import ALL
 
 PARTS = (
@@ -34,7 +36,6 @@ PARTS = (
 PACKAGES = ("river", "numpy", "scipy")
 PAGE = Path(__file__).parents[1] / "DRIFT.md"
 PATH = RESULTS / "drift.json"
-SEEDS = 20
 DRIFTING = 5
 
 Say = Callable[[str], None]
@@ -95,7 +96,7 @@ class Run:
             figures.update(SINGLE[part](say))
 
     def _table(self, figures: dict[str, Any], say: Say) -> None:
-        chosen = [each for each in ALL.values() if not self.only or each.name in self.only]
+        chosen = [ALL[name] for name in self.only or ALL]
         # What is quick first, of all scenarios: what is slow takes longer than all the rest.
         for slow in (False, True):
             for scenario in chosen:
@@ -122,8 +123,12 @@ SINGLE: dict[str, Callable[[Say], dict[str, Any]]] = {
 
 
 def circumstances() -> dict[str, Any]:
-    """On what, with what and when."""
+    """On what, with what, from what state and when."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return {
+        "commit": commit,
         "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -144,6 +149,8 @@ def main() -> None:
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     only = [name for name in options.only.split(",") if name]
+    if unknown := set(only) - set(ALL):
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     run = Run(time.monotonic() + 60 * options.minutes, only, options.seeds)
     started = time.monotonic()
     try:

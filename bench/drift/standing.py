@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bench.drift.contestants import BANK
 
-__all__ = ["Standing", "standings"]
+__all__ = ["LEAST_ARL", "Standing", "standings"]
 
 # A single detector counts if its measured mean time to a false alarm is not below this part of the
 # bank's: a lower one would have its delays for nothing. Measured on few streams, it varies.
@@ -23,15 +23,19 @@ class Standing(NamedTuple):
         scenario: Its stream.
         change: Its name there.
         bank: Median delay of the bank; infinite where it is a miss.
+        bank_arl: Its mean time to a false alarm; infinite where none was seen.
         best: The quickest single detector.
         best_delay: Its median delay.
+        best_arl: Its mean time to a false alarm.
     """
 
     scenario: str
     change: str
     bank: float
+    bank_arl: float
     best: str
     best_delay: float
+    best_arl: float
 
     @property
     def ratio(self) -> float:
@@ -39,8 +43,13 @@ class Standing(NamedTuple):
         return self.bank / self.best_delay
 
 
-def standings(table: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
-    """Of every change for which the bank and another detector were measured."""
+def standings(table: Mapping[str, Mapping[str, Any]], family: str = "") -> list[Standing]:
+    """Of every change for which the bank and another detector were measured.
+
+    Args:
+        table: Contestants by scenario, as `matching.compare` says of each.
+        family: Whose detectors the bank is compared with; everybody's if empty.
+    """
     found = []
     for scenario, rows in table.items():
         bank = rows.get(BANK)
@@ -50,12 +59,16 @@ def standings(table: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
             others = {
                 name: row["changes"][change]["median"]
                 for name, row in rows.items()
-                if name != BANK and _counts(row, bank, change)
+                if name != BANK and family in ("", row["family"]) and _counts(row, bank, change)
             }
             if others:
                 best = min(others, key=lambda name: others[name])
                 delay = math.inf if own["median"] is None else own["median"]
-                found.append(Standing(scenario, change, delay, best, others[best]))
+                found.append(
+                    Standing(
+                        scenario, change, delay, _arl(bank), best, others[best], _arl(rows[best])
+                    )
+                )
     return found
 
 
@@ -65,6 +78,8 @@ def _counts(row: Mapping[str, Any], bank: Mapping[str, Any], change: str) -> boo
     own = row["changes"][change]
     if own["median"] is None or own["missed"] > MOST_MISSED * own["runs"]:
         return False
-    # None is infinite: no alarm was seen.
-    least = LEAST_ARL * (bank["arl"] or math.inf)
-    return row["arl"] is None or row["arl"] >= least
+    return _arl(row) >= LEAST_ARL * _arl(bank)
+
+
+def _arl(row: Mapping[str, Any]) -> float:
+    return math.inf if row["arl"] is None else float(row["arl"])

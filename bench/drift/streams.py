@@ -39,9 +39,9 @@ class Sizes:
         patience: Values after a change, after which it counts as missed.
     """
 
-    streams: int = 120
+    streams: int = 400
     length: int = 20_000
-    runs: int = 100
+    runs: int = 200
     patience: int = 4000
 
     def shrunk(self, share: float) -> Sizes:
@@ -210,7 +210,8 @@ _DRAWN: Sequence[Scenario] = (
     Scenario("ar1", "neighbours alike, AR(1) of 0.5", "number", _numbers(_autoregressive),
              {"+0.5": "+0.5 sd", "+1": "+1 sd"}),
     Scenario("season", "a day's season of 0.5 sd", "number", _numbers(_seasonal),
-             {"+0.5": "+0.5 sd"}, season=True, baseline=3 * DAY),
+             {"+0.5": "+0.5 sd"}, season=True, baseline=3 * DAY,
+             sizes=Sizes(streams=120)),
     Scenario("score", "groundedness, Beta(8, 2)", "score", _score,
              {"0.05": "mean 0.80 to 0.75"}, worse=False),
     Scenario("languages", "six languages", "category", _category,

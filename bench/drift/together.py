@@ -82,8 +82,9 @@ def normalised(channels: Sequence[SignalChannel], values: Values, first: int) ->
     def column(name: str) -> Floats:
         return np.array([getattr(part, name) for part in parts])[:, None]
 
-    logarithm = parts[0]._logarithm
-    numbers = np.log1p(np.maximum(values, 0.0)) if logarithm else values.astype(float)
+    numbers = values.astype(float)
+    if parts[0]._logarithm:
+        numbers = np.log1p(np.maximum(numbers, 0.0))
     scaled = np.clip((numbers - column("_centre")) * column("_scale"), -CLIP, CLIP)
     if parts[0]._hours:
         day = np.array([[part._at(n * SPACING_MS) for n in range(DAY)] for part in parts])

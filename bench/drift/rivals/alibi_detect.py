@@ -21,7 +21,7 @@ from bench.drift.rivals.runner import run
 class Fisher:
     """FETDriftOnline, windows of 50 and 200, either direction."""
 
-    name, family, share = "FETDriftOnline", "alibi-detect", 0.3
+    name, family, streams, runs = "FETDriftOnline", "alibi-detect", 8, 20
 
     def scores(self, baseline: Any, values: Any) -> Iterator[float]:
         """Less the logarithm of the least p-value of either direction, after each value."""
@@ -45,7 +45,7 @@ class Fisher:
 class CramerVonMises:
     """CVMDriftOnline, windows of 20 and 100."""
 
-    name, family, share = "CVMDriftOnline", "alibi-detect", 0.3
+    name, family, streams, runs = "CVMDriftOnline", "alibi-detect", 8, 20
 
     def __init__(self) -> None:
         self._units: Any = None

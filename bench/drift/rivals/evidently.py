@@ -19,7 +19,7 @@ from bench.drift.rivals.runner import run
 class Windows:
     """One window after another, each tested when it is full."""
 
-    family, share = "Evidently", 1.0
+    family, streams, runs = "Evidently", 20, 40
 
     def __init__(self, name: str, test: Any, column: Any, size: int) -> None:
         self.name, self._test, self._column, self._size = name, test, column, size

@@ -21,10 +21,10 @@ from bench.drift.rivals.runner import run
 class Sum:
     """One that fires where its sum exceeds a threshold, which the sum does not depend on."""
 
-    family = "Frouros"
+    family, streams, runs = "Frouros", 20, 40
 
-    def __init__(self, name: str, share: float, detector: Any, config: Any) -> None:
-        self.name, self.share = name, share
+    def __init__(self, name: str, detector: Any, config: Any) -> None:
+        self.name = name
         self._make = lambda: detector(config=config(lambda_=math.inf))
 
     def scores(self, baseline: Any, values: Any) -> Iterator[float]:
@@ -40,7 +40,8 @@ class Sum:
 class Reactive:
     """RDDM, of events."""
 
-    name, family, share, lenient, strict = "RDDM", "Frouros", 0.5, 1.0, 20.0
+    name, family, streams, runs = "RDDM", "Frouros", 20, 40
+    lenient, strict = 1.0, 20.0
 
     def fires(self, dial: float, baseline: Any, values: Any) -> Iterator[bool]:
         """Whether it fires, after each value."""
@@ -58,8 +59,8 @@ class Reactive:
 def contestants(kind: str) -> Sequence[Any]:
     """Those of a kind of stream."""
     sums = [
-        Sum("CUSUM", 1.0, CUSUM, CUSUMConfig),
-        Sum("GeometricMovingAverage", 1.0, GeometricMovingAverage, GeometricMovingAverageConfig),
+        Sum("CUSUM", CUSUM, CUSUMConfig),
+        Sum("GeometricMovingAverage", GeometricMovingAverage, GeometricMovingAverageConfig),
     ]
     return [*sums, Reactive()] if kind == "rate" else sums
 

