@@ -45,6 +45,15 @@ class Outcome(StrEnum):
 class StageResult:
     """What a stage found out.
 
+    Facts that others read, beside whatever people want to see:
+    - dataset: `digest` and `sources` (first and last offset by `topic/partition`) for the card;
+    - training: `kind` (`adapter` or `full`), `base_model` (the engine's model) and `dir` (the
+      weights), without which there is no version; `metrics` (numbers by name) for the mirror;
+    - evaluating: `rows`, each with metric, slice, n, estimate, low, high, threshold and verdict,
+      for the card;
+    - registering: `name`, `base_model`, `adapter`, `digest`, `dir`, of which
+      `penstock_retrain.jobs.effects.candidate_of` makes the candidate.
+
     Attributes:
         outcome: How it ended.
         facts: For later stages, people and lineage, as JSON: paths, digests, counts; no text of
