@@ -247,6 +247,22 @@ async def test_what_shares_a_key_with_a_suspect_does_not_overtake_it() -> None:
     assert handler.started[0] == b"b"
 
 
+async def test_an_ordered_handler_gets_all_at_once_and_in_order_whoever_died() -> None:
+    broker, handler = MemoryBroker(), Echo()
+    values = [b"%d" % i for i in range(20)]
+    handler.hold = {value: asyncio.Event() for value in values}
+    publish(broker, *values)
+    left = Progress(notes={3: Note(1, begun=True)}, takeovers=9, clean=False)
+    left_by_a_dead_owner(broker, left)
+    async with running(broker, handler, ordered=True):
+        await until(lambda: len(handler.started) == 20)
+        assert handler.started == values
+        for gate in handler.hold.values():
+            gate.set()
+        await until(lambda: len(answers(broker)) == 20)
+    assert answers(broker) == Counter(values)
+
+
 async def test_what_is_polled_while_a_partition_changes_hands_is_read_again() -> None:
     broker, handler = MemoryBroker(partitions=1), Echo()
     slow = asyncio.Event()

@@ -101,6 +101,8 @@ class TransactionalConsumer:
         max_deaths: A record that so many owners or engines died of is given up.
         make_limit: Makes a partition's limit on dead letters.
         halts: Makes the alerts that are written when a partition halts there, and when it goes on.
+        ordered: Hands records over by their offsets and at once, whatever owners died of: for a
+            handler that ends many together and can tell none apart that kills it.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class TransactionalConsumer:
         max_deaths: int = MAX_DEATHS,
         make_limit: Callable[[], DeadLetterLimit] = DeadLetterLimit,
         halts: Halts | None = None,
+        ordered: bool = False,
     ) -> None:
         self._broker = broker
         self._topic = topic
@@ -123,6 +126,7 @@ class TransactionalConsumer:
         self._max_deaths = max_deaths
         self._make_limit = make_limit
         self._halts = halts or _Silent()
+        self._ordered = ordered
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drain_s = 0.0
@@ -280,6 +284,7 @@ class TransactionalConsumer:
             failed=self._fail,
             # As this process left it, so nobody died of it since.
             survived=ownership.position in self._left.get(partition, ()),
+            ordered=self._ordered,
         )
         try:
             await worker.open()

@@ -49,6 +49,7 @@ class Worker:
         halts: Makes the alerts that are written with a halt and with its end.
         failed: Called when the partition cannot go on; it has to be taken anew.
         survived: This process owned the partition before, and did not die of its records.
+        ordered: No record waits to be noted: see `TransactionalConsumer`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Worker:
         halts: Halts,
         failed: Callable[[LogError], None],
         survived: bool = False,
+        ordered: bool = False,
     ) -> None:
         position = ownership.position
         self.partition = partition
@@ -74,6 +76,7 @@ class Worker:
         self.broken = False
         self._ownership = ownership
         self._handler = handler
+        self._ordered = ordered
         self._max_deaths = max_deaths
         self._limit = limit
         self._halts = halts
@@ -140,7 +143,9 @@ class Worker:
             state = self.tracker.deliver(record.offset)
             if state is Delivered.NEW:
                 self.held_bytes += len(record.value or b"")
-                waits = self.tracker.careful or self.tracker.deaths(record.offset)
+                waits = not self._ordered and (
+                    self.tracker.careful or self.tracker.deaths(record.offset) > 0
+                )
                 # What shares a key must not overtake.
                 if waits or (record.key is not None and record.key in self._lane_keys):
                     self._lane.append(record)

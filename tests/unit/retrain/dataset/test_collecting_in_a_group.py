@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from penstock.codec import encode
+from penstock.kafka import progress
 from penstock.kafka.consumer import POLL_RECORDS, ReadAhead, TransactionalConsumer
 from penstock.kafka.memory import MemoryBroker
+from penstock.kafka.ports import Position
+from penstock.kafka.progress import Progress
 from penstock.records import Partition
 from penstock.v1 import feedback_pb2
 from penstock_retrain.dataset.buffer import Bounds
@@ -64,7 +67,12 @@ class Member:
 
         self.lines = Lines(make, lambda record, error: [])
         self.consumer = TransactionalConsumer(
-            broker, topic=TOPIC, group="g", handler=self.lines, read_ahead=ReadAhead(HELD)
+            broker,
+            topic=TOPIC,
+            group="g",
+            handler=self.lines,
+            read_ahead=ReadAhead(HELD),
+            ordered=True,
         )
 
     async def flush(self) -> None:
@@ -174,6 +182,24 @@ async def test_a_store_that_stands_still_holds_the_log_up_and_not_the_memory(
         flushing.cancel()
     held, _ = offsets(store)
     assert held == written(broker)
+
+
+async def test_after_many_deaths_files_are_as_large_as_ever(tmp_path: Path) -> None:
+    broker = MemoryBroker(partitions=1)
+    publish(broker, range(50))
+    # Owners were killed again and again before any of their files was full.
+    group = broker._groups["g", TOPIC]
+    left = Position(0, progress.encode(Progress(takeovers=9, clean=False)))
+    group.positions[Partition(TOPIC, 0)] = left
+    store = FileStore(str(tmp_path / "collected"))
+    async with member(broker, store, Bounds(rows=50), drain_s=5):
+        await until(lambda: committed(broker))
+        # Whoever is no longer careful must not overtake what waited.
+        publish(broker, range(50, 100))
+        await until(lambda: committed(broker))
+    held, _ = offsets(store)
+    assert held == written(broker)
+    assert len(store.list("")) == 2
 
 
 @pytest.mark.parametrize("seed", range(3))

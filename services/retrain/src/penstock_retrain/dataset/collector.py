@@ -273,6 +273,8 @@ class Collector:
             handler=self._lines[kind],
             read_ahead=ReadAhead(self._config.held_rows, self._config.held_bytes),
             halts=HaltAlerts("retrain", group, self._topic("alerts")),
+            # A file's records end together, so one that kills could not be told from the others.
+            ordered=True,
         )
 
     def _topic(self, name: str) -> str:
