@@ -104,7 +104,8 @@ def _equal_error(results: Results) -> str:
     text = """
 The same runs, but each threshold is set so that of 10,000 runs of equal arms at the champion's rate
 the given share wrongly declares the candidate better within 3,000 an arm. So what is compared is
-how well evidence is ordered, not how cautious a threshold is. The z-test looks once.
+how well evidence is ordered, not how cautious a threshold is. The z-test looks once. Shares near
+99.5 % have a standard error of 0.07 points: there canary and rule are as good as level.
 """
     head = ["candidate vs champion", "error", "canary", "rule", "z-test"]
     return _section("Power at equal error", text, head, rows)
