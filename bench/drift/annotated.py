@@ -7,19 +7,17 @@ of the annotators marked it, within a few values; it is found by an alarm within
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from river.drift import datasets
 
-from bench.drift.contestants import BANK, contestants, declaration_of
+from bench.drift.contestants import BANK, contestants, prepared
+from bench.drift.matching import first_alarm
 from bench.drift.streams import SCENARIOS
-from penstock_drift.channel import SignalChannel, Watch
-from penstock_drift.evidence import Exemplar
-from penstock_drift.values import Source
 
 __all__ = ["annotated", "marked", "series"]
 
@@ -60,7 +58,7 @@ def annotated(say: Callable[[str], None]) -> dict[str, Any]:
         FileNotFoundError: The settings are not there: the table's part `gauss` comes first.
     """
     settings = _settings()
-    scenario = SCENARIOS["gauss"]
+    scenario = dataclasses.replace(SCENARIOS["gauss"], baseline=LEARNT)
     found: dict[str, Any] = {"series": {}, "contestants": {}}
     everybody = contestants(scenario, 10_000)
     for name in sorted(datasets.__all__):
@@ -111,25 +109,5 @@ def _alarms(who: Any, setting: float, values: Sequence[float]) -> list[int]:
 
 def _first(who: Any, setting: float, baseline: Any, rest: Any) -> int | None:
     if who.name == BANK:
-        return _first_of_bank(setting, baseline, rest)
-    scale = max(float(baseline.std()), 1e-9)
-    rows = [(part - baseline.mean()) / scale for part in (baseline, rest)]
-    if hasattr(who, "scores"):
-        fired = (score >= setting for score in who.scores(*rows))
-    else:
-        fired = who.fires(setting, *rows)
-    return next((index for index, alarm in enumerate(fired, 1) if alarm), None)
-
-
-def _first_of_bank(setting: float, baseline: Any, rest: Any) -> int | None:
-    channel = SignalChannel(
-        declaration_of(SCENARIOS["gauss"]), Watch(baseline_observations=len(baseline))
-    )
-    exemplar = Exemplar("r", Source("responses", 0, 0), 0, math.nan)
-    for value in baseline.tolist():
-        channel.update(value, exemplar)
-    for index, value in enumerate(rest.tolist(), 1):
-        channel.update(value, exemplar)
-        if channel.log_evidence >= setting:
-            return index
-    return None
+        return first_alarm(who, setting, baseline, rest)
+    return first_alarm(who, setting, *prepared(SCENARIOS["gauss"], baseline, rest))

@@ -18,6 +18,16 @@ from alibi_detect.cd import CVMDriftOnline, FETDriftOnline
 from bench.drift.rivals.runner import run
 
 
+class _Fisher(FETDriftOnline):  # type: ignore[misc]  # it has no types here
+    def _configure_thresholds(self) -> None:
+        """None: see the module."""
+
+
+class _CramerVonMises(CVMDriftOnline):  # type: ignore[misc]  # it has no types here
+    def _configure_thresholds(self) -> None:
+        """None: see the module."""
+
+
 class Fisher:
     """FETDriftOnline, windows of 50 and 200, either direction."""
 
@@ -26,11 +36,10 @@ class Fisher:
     def scores(self, baseline: Any, values: Any) -> Iterator[float]:
         """Less the logarithm of the least p-value of either direction, after each value."""
         sides = [
-            FETDriftOnline(
+            _Fisher(
                 baseline.astype(np.int64),
-                ert=100,
+                ert=1000,
                 window_sizes=[50, 200],
-                n_bootstraps=1000,
                 alternative=alternative,
                 verbose=False,
             )
@@ -38,7 +47,7 @@ class Fisher:
         ]
         for value in values.astype(np.int64):
             told = np.array([value])
-            least = min(float(np.nanmin(1 - _filled(side.score(told)))) for side in sides)
+            least = min(float(np.min(1 - _filled(side.score(told)))) for side in sides)
             yield -math.log(max(least, 1e-300))
 
 
@@ -52,19 +61,16 @@ class CramerVonMises:
 
     def scores(self, baseline: Any, values: Any) -> Iterator[float]:
         """The larger of its windows' statistics, each in units of its bootstrap's threshold."""
-        detector = CVMDriftOnline(
-            baseline.astype(float), ert=500, window_sizes=[20, 100], n_bootstraps=2500,
-            verbose=False,
-        ) if self._units is None else CVMDriftOnline(
-            baseline.astype(float), ert=100, window_sizes=[20, 100], n_bootstraps=1000,
-            verbose=False,
-        )  # fmt: skip
+        reference, windows = baseline.astype(float), [20, 100]
         if self._units is None:
             # Distribution-free: one reference's serve all.
-            self._units = np.asarray(detector.thresholds)[-1].reshape(-1)
+            configured = CVMDriftOnline(
+                reference, ert=500, window_sizes=windows, n_bootstraps=5000, verbose=False
+            )
+            self._units = np.asarray(configured.thresholds)[-1].reshape(-1)
+        detector = _CramerVonMises(reference, ert=500, window_sizes=windows, verbose=False)
         for value in values.astype(float):
-            statistic = np.asarray(detector.score(np.array([value]))).reshape(-1)
-            yield float(np.nanmax(np.where(np.isnan(statistic), 0.0, statistic / self._units)))
+            yield float(np.max(_filled(detector.score(np.array([value]))) / self._units))
 
 
 def _filled(statistic: Any) -> Any:
