@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = [
     "MANIFEST",
@@ -102,8 +102,9 @@ def verify(directory: Path, signers: Signatures | None = None) -> str:
             not signed as it must be.
     """
     digests = file_digests(directory)
-    manifest = directory / MANIFEST
-    if manifest.exists() and (listed := _listed(manifest)) != digests:
+    path = directory / MANIFEST
+    manifest = _read(path) if path.exists() else None
+    if manifest is not None and (listed := _listed(path, manifest)) != digests:
         names = sorted(listed.keys() | digests.keys())
         wrong = next(name for name in names if listed.get(name) != digests.get(name))
         what = "differs" if wrong in listed and wrong in digests else "is not there"
@@ -112,25 +113,28 @@ def verify(directory: Path, signers: Signatures | None = None) -> str:
         raise ManifestError(f"{directory / wrong} {what}, says {MANIFEST}: write the files anew")
     digest = digest_of(digests)
     if signers is not None:
-        signers.check(directory.name, digest, _signature(manifest))
+        if manifest is None:
+            raise ManifestError(f"{directory} has no {MANIFEST}: it must be signed")
+        signers.check(directory.name, digest, _signature(path, manifest))
     return digest
 
 
-def _signature(manifest: Path) -> Mapping[str, str]:
-    if not manifest.exists():
-        raise ManifestError(f"{manifest.parent} has no {MANIFEST}: it must be signed")
+def _read(path: Path) -> Any:
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8")).get("signature")
-    except (ValueError, AttributeError) as error:
-        raise ManifestError(f"{manifest} is no manifest: {error!r}") from error
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ManifestError(f"{path} is no manifest: {error!r}") from error
+
+
+def _listed(path: Path, manifest: Any) -> dict[str, str]:
+    try:
+        return {str(name): str(digest) for name, digest in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path} is no manifest: {error!r}") from error
+
+
+def _signature(path: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    found = manifest.get("signature")
     if not isinstance(found, dict):
-        raise ManifestError(f"{manifest} is not signed: register the version with a signing key")
+        raise ManifestError(f"{path} is not signed: register the version with a signing key")
     return {str(name): str(value) for name, value in found.items()}
-
-
-def _listed(manifest: Path) -> dict[str, str]:
-    try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        return {str(name): str(digest) for name, digest in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{manifest} is no manifest: {error!r}") from error
