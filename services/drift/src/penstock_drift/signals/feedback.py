@@ -6,10 +6,9 @@ as feedback. It says how good the model is on questions that never change, and n
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from typing import Any
 
+from penstock.labels import same
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import MAX_TEXT, Facts, parsed
 from penstock_drift.values import Kind, SignalType
@@ -71,11 +70,11 @@ def _label_loss(facts: Facts) -> float | None:
     wanted, given = parsed(facts.opinion.label), facts.json
     if isinstance(wanted, dict) and wanted:
         have = given if isinstance(given, dict) else {}
-        wrong = sum(1 for field, value in wanted.items() if not _same(have.get(field), value))
+        wrong = sum(1 for field, value in wanted.items() if not same(have.get(field), value))
         return wrong / len(wanted)
     if isinstance(given, dict):
-        return float(not any(_same(value, facts.opinion.label) for value in given.values()))
-    return float(not _same(facts.answer.text, facts.opinion.label))
+        return float(not any(same(value, facts.opinion.label) for value in given.values()))
+    return float(not same(facts.answer.text, facts.opinion.label))
 
 
 def _correction_loss(facts: Facts) -> float | None:
@@ -92,16 +91,6 @@ def _correction_loss(facts: Facts) -> float | None:
     if not shared:
         return float(bool(wanted or given))
     return 1 - 2 * shared / (wanted.total() + given.total())
-
-
-def _same(one: Any, other: Any) -> bool:
-    return _plain(one) == _plain(other)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return " ".join(value.casefold().split())
-    return json.dumps(value, sort_keys=True)
 
 
 SIGNALS = (

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from penstock.labels import same
 from penstock_retrain.dataset.examples import LeftOut
 from penstock_retrain.dataset.policy import DatasetPolicy, LabelSource
 from penstock_retrain.dataset.rows import FeedbackRow
@@ -74,11 +75,11 @@ def apply_label(answer: str, label: str, field: str) -> str | None:
     if wanted is None:
         assert given is not None
         if not field:
-            return answer if any(_same(value, label) for value in given.values()) else None
+            return answer if any(same(value, label) for value in given.values()) else None
         wanted = {field: _like(given.get(field), label)}
     if given is None:
         return json.dumps(wanted, ensure_ascii=False)
-    changed = {name: value for name, value in wanted.items() if not _same(given.get(name), value)}
+    changed = {name: value for name, value in wanted.items() if not same(given.get(name), value)}
     if not changed:
         return answer
     spaced = '": ' in answer
@@ -111,14 +112,3 @@ def _like(before: Any, label: str) -> Any:
     except ValueError:
         return label
     return found if isinstance(found, (bool, int, float)) else label
-
-
-def _same(one: Any, other: Any) -> bool:
-    # As drift compares them: what it counts as right is left as it is.
-    return _plain(one) == _plain(other)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return " ".join(value.casefold().split())
-    return json.dumps(value, sort_keys=True)
