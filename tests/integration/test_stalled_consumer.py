@@ -1,19 +1,24 @@
-"""A client that silently stops fetching is found, by what the broker says of the log's end."""
+"""A client that stops fetching without an error: replaced where it ended, found where it hangs."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.consumer.fetcher import Fetcher
 
 from penstock.kafka import watch as watch_module
-from penstock.kafka.broker import KafkaBroker, KafkaMembership
+from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import Delivery, TransactionalConsumer
 from penstock.kafka.ends import LogEnds
 from penstock.kafka.publisher import KafkaPublisher
+from penstock.kafka.reader import LogReader, Start
 from penstock.kafka.watch import ConsumerWatch, StoodStill
 from penstock.records import Outgoing, Record
 from penstock_native.kafka import KafkaServer
@@ -35,10 +40,23 @@ class Count:
         raise AssertionError(f"{record.offset}: {error!r}")
 
 
-async def test_a_fetcher_that_ended_is_found(
-    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch_module, "LOOK_S", 0.2)
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A topic, who writes to it and who consumes it."""
+
+    topic: str
+    handler: Count
+    consumer: TransactionalConsumer
+    consuming: asyncio.Task[None]
+    publisher: KafkaPublisher
+
+    async def write(self, value: bytes) -> None:
+        await self.publisher.publish([Outgoing(self.topic, None, value)])
+
+
+@contextlib.asynccontextmanager
+async def consumed(kafka: KafkaServer) -> AsyncIterator[Scene]:
+    """A topic whose first twenty records are consumed."""
     topic = uuid.uuid4().hex[:8]
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
@@ -50,30 +68,82 @@ async def test_a_fetcher_that_ended_is_found(
     consumer = TransactionalConsumer(
         KafkaBroker(kafka.bootstrap), topic=topic, group=f"g-{topic}", handler=handler
     )
-    consuming = asyncio.create_task(consumer.run())
-    ends = LogEnds(kafka.bootstrap, topic)
-    watching = asyncio.create_task(ConsumerWatch(consumer.standing, ends, limit_s=3).run())
+    scene = Scene(topic, handler, consumer, asyncio.create_task(consumer.run()), publisher)
     try:
-        await publisher.publish([Outgoing(topic, None, b"%d" % n) for n in range(20)])
-        async with asyncio.timeout(60):
-            while handler.seen < 20:
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(5)
-        assert not watching.done()  # at the end, behind the marker of its own commit or not
-        membership = consumer._membership
-        assert isinstance(membership, KafkaMembership)
-        membership._consumer._fetcher._fetch_task.cancel()  # aiokafka#1154: nothing else ends
-        # A fetch that is under way may still bring the first.
-        for value in (b"last", b"unheard"):
-            await publisher.publish([Outgoing(topic, None, value)])
-            await asyncio.sleep(2)
-        with pytest.raises(StoodStill, match="reading of partition 0"):
-            await asyncio.wait_for(watching, 60)
-        assert handler.seen < 22
-        assert not consuming.done()
+        for n in range(20):
+            await scene.write(b"%d" % n)
+        await until(lambda: handler.seen == 20)
+        yield scene
     finally:
-        watching.cancel()
         await consumer.stop(drain_s=1)
-        await asyncio.gather(consuming, watching, return_exceptions=True)
-        await ends.stop()
+        await asyncio.gather(scene.consuming, return_exceptions=True)
         await publisher.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_fetcher_that_hangs_is_found(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "LOOK_S", 0.2)
+    async with consumed(kafka) as scene:
+        ends = LogEnds(kafka.bootstrap, scene.topic)
+        watching = asyncio.create_task(
+            ConsumerWatch(scene.consumer.standing, ends, limit_s=3).run()
+        )
+        try:
+            await asyncio.sleep(5)
+            assert not watching.done()  # at the end, behind the marker of its own commit or not
+
+            async def hang(*_: Any) -> bool:
+                with contextlib.suppress(asyncio.CancelledError):  # as aiokafka's own does
+                    await asyncio.sleep(3600)
+                return False
+
+            monkeypatch.setattr(Fetcher, "_proc_fetch_request", hang)  # aiokafka#1154
+            # A fetch that is under way may still bring the first.
+            for value in (b"last", b"unheard"):
+                await scene.write(value)
+                await asyncio.sleep(2)
+            with pytest.raises(StoodStill, match="reading of partition 0"):
+                await asyncio.wait_for(watching, 60)
+            assert scene.handler.seen < 22
+            assert not scene.consuming.done()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await ends.stop()
+
+
+async def test_a_fetcher_that_ended_is_replaced(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with consumed(kafka) as scene:
+        read: list[bytes] = []
+        reader = LogReader(kafka.bootstrap, scene.topic, start=Start.BEGINNING)
+        reading = asyncio.create_task(reader.run(lambda record: read.append(record.value or b"")))
+        try:
+            await until(lambda: len(read) == 20)
+            fetch, broken = Fetcher._proc_fetch_request, set[str]()
+
+            async def fail_once(self: Fetcher, *rest: Any) -> bool:
+                name = self._client._client_id  # the reader's is another than the consumer's
+                if name not in broken:
+                    broken.add(name)
+                    raise RuntimeError("nobody expects this")
+                return bool(await fetch(self, *rest))
+
+            monkeypatch.setattr(Fetcher, "_proc_fetch_request", fail_once)
+            for n in range(20, 40):
+                await scene.write(b"%d" % n)
+            await until(lambda: scene.handler.seen == 40 and len(read) == 40)
+            assert len(broken) == 2
+            assert read == [b"%d" % n for n in range(40)]
+            assert not reading.done()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)

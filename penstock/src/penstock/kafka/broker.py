@@ -26,6 +26,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 import penstock.kafka.tolerance  # noqa: F401 - one odd record must not stop every reader
+from penstock.kafka.clients import check_fetching, stop_consumer
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
 from penstock.records import Outgoing, Partition, Record
 from penstock.telemetry import logger
@@ -163,7 +164,7 @@ class KafkaBroker:
         try:
             await consumer.start()
         except KafkaError as error:
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise LogError(f"Kafka at {self._bootstrap} cannot be reached: {error}") from error
         membership = KafkaMembership(consumer, self._bootstrap, self._client_id, group)
         # Subscribing after the start lets the caller hold its membership before the first
@@ -211,6 +212,7 @@ class KafkaMembership:
             fetched = await self._consumer.getmany(
                 *wanted, timeout_ms=int(timeout_s * 1000), max_records=max_records
             )
+            check_fetching(self._consumer)
         except KafkaError as error:
             raise LogError(f"reading failed: {error!r}") from error
         return {Partition(*tp): [record_of(m) for m in batch] for tp, batch in fetched.items()}
@@ -281,8 +283,7 @@ class KafkaMembership:
 
     async def leave(self) -> None:
         """See the port."""
-        with contextlib.suppress(KafkaError):
-            await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
 
 class KafkaOwnership:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from penstock.kafka.clients import stop_consumer
 from penstock.kafka.ports import LogError
 
 __all__ = ["LogEnds"]
@@ -50,8 +50,7 @@ class LogEnds:
         """Disconnects; the next question connects anew."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError):
-                await consumer.stop()
+            await stop_consumer(consumer)
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 import penstock.kafka.tolerance  # noqa: F401 - a coordinator that moves is no empty group
+from penstock.kafka.clients import stop_consumer
 from penstock.kafka.ports import LogError
 from penstock.kafka.progress import Progress, decode
 from penstock.records import Partition
@@ -95,7 +96,7 @@ class KafkaGroups:
         traceback: TracebackType | None,
     ) -> None:
         await self._admin.close()
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def standings(self, prefix: str) -> list[Standing]:
         """Where every group stands in topics under a prefix, by group, topic and partition.

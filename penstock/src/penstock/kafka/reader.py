@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from penstock.kafka.broker import record_of
+from penstock.kafka.clients import check_fetching, stop_consumer
 from penstock.kafka.ports import LogError
 from penstock.records import Record
 from penstock.telemetry import logger
@@ -91,7 +92,7 @@ class LogReader:
                 log.warning("reader waits for Kafka", topic=self._topic, error=repr(error))
                 await asyncio.sleep(RETRY_S)
             finally:
-                await consumer.stop()
+                await stop_consumer(consumer)
 
     async def _read(self, consumer: AIOKafkaConsumer, on_record: Callable[[Record], None]) -> None:
         tps = await self._partitions(consumer)
@@ -108,6 +109,7 @@ class LogReader:
                 if not behind:
                     self.caught_up.set()
             fetched = await consumer.getmany(timeout_ms=100 if not self.caught_up.is_set() else 500)
+            check_fetching(consumer)
             for tp, messages in fetched.items():
                 for message in messages:
                     on_record(record_of(message))

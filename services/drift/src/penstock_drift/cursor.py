@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -11,6 +10,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from penstock.kafka.broker import record_of
+from penstock.kafka.clients import check_fetching, stop_consumer
+from penstock.kafka.ports import LogError
 from penstock.records import Record
 from penstock.telemetry import logger
 
@@ -62,6 +63,7 @@ class KafkaCursor:
 
         async def read(consumer: AIOKafkaConsumer) -> list[Record]:
             fetched = await consumer.getmany(self._tp, timeout_ms=round(wait_s * 1000))
+            check_fetching(consumer)
             # Past markers and aborted records too, which are never delivered.
             self._position = int(await consumer.position(self._tp))
             return [record_of(message) for message in fetched.get(self._tp, ())]
@@ -80,8 +82,7 @@ class KafkaCursor:
         """See the protocol."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError):
-                await consumer.stop()
+            await stop_consumer(consumer)
 
     async def _patiently(self, ask: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
         while True:
@@ -89,7 +90,7 @@ class KafkaCursor:
                 # A client may stand still without an error; a new one then goes on.
                 async with asyncio.timeout(STALLED_S):
                     return await ask(await self._connected())
-            except (KafkaError, TimeoutError) as error:
+            except (KafkaError, LogError, TimeoutError) as error:
                 log.warning("a join waits for Kafka", topic=self._tp.topic, error=repr(error))
                 await self.close()
                 await asyncio.sleep(RETRY_S)

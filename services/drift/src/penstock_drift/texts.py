@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from penstock.codec import decode
 from penstock.errors import InvalidRequest
 from penstock.kafka.broker import record_of
+from penstock.kafka.clients import stop_consumer
 from penstock.kafka.ports import LogError
 from penstock.records import Record
 from penstock.v1 import admitted_pb2, drift_pb2, feedback_pb2, request_pb2, response_pb2
@@ -48,7 +49,7 @@ async def fetch_samples(
     except (KafkaError, TimeoutError) as error:
         raise LogError(f"Kafka at {bootstrap} cannot be read: {error!r}") from error
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     return {
         request_id: Sample(asked.get(request_id, ""), _answer(record))
         for request_id, record in found.items()
