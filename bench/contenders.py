@@ -20,6 +20,7 @@ from typing import Any
 
 from backlog import Backlog, end_offsets
 from confluent_kafka import Consumer, TopicPartition
+from processes import parts_of_stack, spent, usage_of
 from workload import (
     KV_CACHE_GIB,
     MAX_TOKENS,
@@ -42,7 +43,7 @@ __all__ = ["CONTENDERS", "NOT_HERE", "Round"]
 START_S = 300.0
 ROUND_S = 600.0
 
-Figures = dict[str, float]  # seconds, tokens, shortest
+Figures = dict[str, Any]  # seconds, tokens, shortest; of penstock cpu_ms as well
 Round = Callable[[int], Figures]
 
 
@@ -129,7 +130,7 @@ def kafka(model: Path, _: Path) -> Iterator[Round]:
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
     with Stack.ephemeral(("kafka", "ingest", "inference"), env) as stack:
-        yield lambda count: _through_kafka(stack, count)
+        yield lambda count: _metered(stack, count)
 
 
 @contextlib.contextmanager
@@ -237,6 +238,15 @@ class _Worker:
         finally:
             timer.cancel()
         raise NotHereError(self._log.read_text()[-4000:])
+
+
+def _metered(stack: Stack, count: int) -> Figures:
+    """A round, with the CPU time that each part of the stack took per request."""
+    parts = parts_of_stack(stack.state_dir)
+    before = usage_of(parts)
+    figures = _through_kafka(stack, count)
+    used = spent(before, usage_of(parts))
+    return {**figures, "cpu_ms": {part: 1000 * s / count for part, s in sorted(used.items())}}
 
 
 def _through_kafka(stack: Stack, count: int) -> Figures:

@@ -18,7 +18,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SIGNS = (
     ("pump", "ray::ServeReplica:penstock"),
     ("engine", "ray::ServeReplica:engine-"),
-    ("engine", "VLLM::"),
+    ("core", "VLLM::"),
     ("broker", "kafka.Kafka"),
     ("ingest", "-m penstock_ingest"),
 )

@@ -8,12 +8,14 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "machine", "spread", "table", "versions", "write"]
+__all__ = ["RESULTS", "circumstances", "machine", "spread", "table", "versions", "write"]
 
+ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,6 +44,24 @@ def machine() -> dict[str, Any]:
 def versions(names: Sequence[str]) -> dict[str, str]:
     """The installed versions of distributions."""
     return {name: importlib.metadata.version(name) for name in names}
+
+
+def circumstances(packages: Sequence[str]) -> dict[str, Any]:
+    """On what, with which packages, from what state and when something is measured."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {
+        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(packages),
+        "commit": commit,
+        "load_average": os.getloadavg(),
+    }
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -33,6 +33,7 @@ TARGET_MS = {
     ("requests", "100/s"): (25, 60),
 }
 TARGET_TTFT_MS = (8, 25)
+THROUGHPUT_PARTS = {"core": "vLLM's core", "engine": "the replica around it", "rest": "Ray"}
 CPU_PARTS = ("broker", "ingest", "pump", "engine", "rest")
 
 
@@ -92,7 +93,7 @@ def _throughput(part: Mapping[str, Any]) -> str:
             goal = _goal(middle >= target, f"at least {target}") if target else ""
             ratios.append((name, f"{middle:.2f}", f"{low:.2f} to {high:.2f}", goal))
     rounds = max((len(found) for found in rates.values()), default=0)
-    failures = "".join(
+    failures = _cpu_of_penstock(part) + "".join(
         f"\n({name}) ended with:\n\n```\n{_last_lines(text)}\n```\n"
         for name, text in part.get("failures", {}).items()
         if name not in rates
@@ -108,6 +109,20 @@ rounds and its 95 % interval (bootstrap over rounds).
 
 {table(("ratio", "of the means", "95 %", "to reach"), ratios)}
 {failures}"""
+
+
+def _cpu_of_penstock(part: Mapping[str, Any]) -> str:
+    """What (D) spends where, so that it shows what is left for the engine."""
+    rounds = [run for visit in part.get("visits", []) for run in visit["runs"] if "cpu_ms" in run]
+    if not rounds:
+        return ""
+    spent = _medians(rounds, "cpu_ms")
+    seconds = statistics.median(1000 * run["seconds"] / part["requests"] for run in rounds)
+    shares = ", ".join(f"{THROUGHPUT_PARTS.get(p, p)} {ms:.2f}" for p, ms in sorted(spent.items()))
+    return (
+        f"\nCPU time of (D) per request, in ms: {shares}; a request takes {seconds:.2f} ms of the "
+        "machine's time.\n"
+    )
 
 
 def _rates(part: Mapping[str, Any]) -> dict[str, dict[int, float]]:

@@ -11,18 +11,17 @@ other files (results/quick.json and quick.md), no figures to quote.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import report
 from growth import growth
 from latency import latency
-from report import RESULTS, machine, versions
+from report import RESULTS
 from results_page import page
 from scripted import throughput as scripted
 from throughput import throughput
@@ -61,23 +60,11 @@ class Results:
 
 
 def circumstances() -> dict[str, Any]:
-    """On what, with what, from what state and when."""
+    """On what, with what, from what state and when; Kafka, which is no package, among it."""
     env = (ROOT / "compose/.env").read_text(encoding="utf-8")
     kafka = re.search(r"KAFKA_VERSION=(\S+)", env)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    return {
-        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {**versions(PACKAGES), "kafka": kafka.group(1) if kafka else "?"},
-        "commit": commit,
-        "load_average": os.getloadavg(),
-    }
+    found = report.circumstances(PACKAGES)
+    return {**found, "versions": {**found["versions"], "kafka": kafka.group(1) if kafka else "?"}}
 
 
 def run_part(part: str, results: Results, *, quick: bool, fresh: bool, only: list[str]) -> None:

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime as dt
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import Any
 from bench.drift.knobs_cases import CASES, Case, Finding, Schedule, mistakes
 from bench.drift.knobs_page import page
 from bench.drift.knobs_traffic import Outcome, run_case
-from bench.report import RESULTS, machine, versions
+from bench.report import RESULTS, circumstances
 from penstock_native.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +51,7 @@ def main() -> None:
     schedule = Schedule(options.rate, options.quiet_s, options.changed_s)
     schedule = QUICK if options.quick else schedule
     figures: dict[str, Any] = {"schedule": dataclasses.asdict(schedule)}
-    figures |= {"circumstances": _circumstances(), "cases": {}}
+    figures |= {"circumstances": circumstances(PACKAGES), "cases": {}}
     for case in CASES:
         if case.name in names:
             figures["cases"][case.name] = _measure(case, schedule, judged=not options.quick)
@@ -130,22 +128,6 @@ def _event(event: Any) -> dict[str, Any]:
         "onset": event.onset.ToJsonString(),
         "detected_at": event.detected_at.ToJsonString(),
         "incident": event.incident_id,
-    }
-
-
-def _circumstances() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    return {
-        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(PACKAGES),
-        "commit": commit,
     }
 
 

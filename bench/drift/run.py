@@ -11,11 +11,7 @@ so long, between two measurements. bench/DRIFT.md is written after each part.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import importlib.metadata
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from report import RESULTS, machine
+from report import RESULTS, circumstances
 
 from bench.drift import annotated, comparison, costs, fleet, page, refusals, rivalry
 from bench.drift.claims import SEEDS
@@ -65,7 +61,7 @@ class Run:
         if fresh:
             self.parts.pop(part, None)
         found: dict[str, Any] = self.parts.setdefault(part, {})
-        found.setdefault("circumstances", circumstances())
+        found.setdefault("circumstances", circumstances(PACKAGES))
         found.setdefault("figures", {})
         return found
 
@@ -120,20 +116,6 @@ SINGLE: dict[str, Callable[[Say], dict[str, Any]]] = {
     "season": comparison.defaults,
     "annotated": annotated.annotated,
 }
-
-
-def circumstances() -> dict[str, Any]:
-    """On what, with what, from what state and when."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "commit": commit,
-        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "load_average": os.getloadavg(),
-    }
 
 
 def main() -> None:

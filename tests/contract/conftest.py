@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -16,23 +17,31 @@ from penstock.kafka.ports import LogError
 from penstock.measures import Measures
 from penstock.records import Outgoing, Partition, Record
 from penstock.routing import RouteTable
+from penstock.rpc.channel import open_channel
+from penstock.rpc.server import Server, Service
 from penstock.v1 import (
     admitted_pb2,
     common_pb2,
     control_pb2,
     feedback_pb2,
+    inference_service_pb2_grpc,
     response_pb2,
     route_pb2,
 )
 from penstock_ingest.admission import Admission
 from penstock_ingest.desk import Desk
 from penstock_ingest.health import Board, Key, Policy
+from penstock_ingest.http import make_http
 from penstock_ingest.index import KnownIds, ResponseIndex
 from penstock_ingest.log_view import LogView
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.readiness import Readiness
+from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
 from penstock_ingest.shedding import Shedding
 from penstock_ingest.waiters import Waiters
+from penstock_ingest.web import WebServer
+
+Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
 
 ERRORS = {
     "context": (response_pb2.OUTCOME_REJECTED, Code.ERROR_CODE_CONTEXT_LENGTH_EXCEEDED, "prompt"),
@@ -237,3 +246,24 @@ def _now() -> dt.datetime:
 @pytest.fixture
 async def platform() -> Platform:
     return Platform()
+
+
+@pytest.fixture
+async def stub(platform: Platform) -> AsyncIterator[Stub]:
+    """The gRPC door."""
+    servicer = InferenceServicer(platform.desk)
+    register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
+    server = Server([Service(SERVICE_NAME, register)], host="127.0.0.1", port=0)
+    port = await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        yield inference_service_pb2_grpc.InferenceStub(channel)
+    await server.stop(0)
+
+
+@pytest.fixture
+async def port(platform: Platform) -> AsyncIterator[int]:
+    """The HTTP door's port."""
+    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
+    server = WebServer(web, host="127.0.0.1", port=0)
+    yield await server.start()
+    await server.stop(1)

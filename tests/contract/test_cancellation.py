@@ -15,40 +15,21 @@ from openai import AsyncOpenAI
 
 from penstock.errors import Code
 from penstock.identity import id_of_key
-from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import NotFound, error_of
-from penstock.rpc.server import Server, Service
 from penstock.v1 import (
     inference_service_pb2,
     inference_service_pb2_grpc,
     request_pb2,
     response_pb2,
 )
-from penstock_ingest.http import make_http
-from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
-from penstock_ingest.web import WebServer
 
 Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
 Start: TypeAlias = Callable[..., asyncio.Future[Any]]
 
 
 @pytest.fixture
-async def stub(platform: Any) -> AsyncIterator[Stub]:
-    servicer = InferenceServicer(platform.desk)
-    register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
-    server = Server([Service(SERVICE_NAME, register)], host="127.0.0.1", port=0)
-    port = await server.start()
-    async with open_channel(f"127.0.0.1:{port}") as channel:
-        yield inference_service_pb2_grpc.InferenceStub(channel)
-    await server.stop(0)
-
-
-@pytest.fixture
-async def url(platform: Any) -> AsyncIterator[str]:
-    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
-    server = WebServer(web, host="127.0.0.1", port=0)
-    yield f"http://127.0.0.1:{await server.start()}/v1"
-    await server.stop(1)
+def url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/v1"
 
 
 @pytest.fixture

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable
-from functools import partial
+from collections.abc import Awaitable
 from typing import Any, TypeAlias
 
 import grpc
 import pytest
 
 from penstock.errors import Code, PenstockError
-from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import NotFound, error_of
-from penstock.rpc.server import Server, Service
 from penstock.v1 import (
     feedback_pb2,
     inference_service_pb2,
@@ -22,21 +19,9 @@ from penstock.v1 import (
     request_pb2,
     response_pb2,
 )
-from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
 
 Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
 ANSWER = "You said: hello. That is all there is to say."
-
-
-@pytest.fixture
-async def stub(platform: Any) -> AsyncIterator[Stub]:
-    servicer = InferenceServicer(platform.desk)
-    register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
-    server = Server([Service(SERVICE_NAME, register)], host="127.0.0.1", port=0)
-    port = await server.start()
-    async with open_channel(f"127.0.0.1:{port}") as channel:
-        yield inference_service_pb2_grpc.InferenceStub(channel)
-    await server.stop(0)
 
 
 def said(text: str = "hello", **fields: Any) -> request_pb2.GenerateRequest:

@@ -14,8 +14,6 @@ import pytest
 from openai import AsyncOpenAI
 
 from penstock_ingest.health import Key
-from penstock_ingest.http import make_http
-from penstock_ingest.web import WebServer
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 ANSWER = "You said: hello. That is all there is to say."
@@ -23,14 +21,6 @@ ANSWER = "You said: hello. That is all there is to say."
 
 def said(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
-
-
-@pytest.fixture
-async def port(platform: Any) -> AsyncIterator[int]:
-    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
-    server = WebServer(web, host="127.0.0.1", port=0)
-    yield await server.start()
-    await server.stop(1)
 
 
 @pytest.fixture

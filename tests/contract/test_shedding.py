@@ -7,8 +7,6 @@ import json
 import urllib.error
 import urllib.request
 from asyncio import to_thread
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -17,34 +15,10 @@ import pytest
 from penstock.errors import Code
 from penstock.measures import Kind, Measure, end_record, measure_record
 from penstock.records import Outgoing, Partition, Record
-from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import error_of
-from penstock.rpc.server import Server, Service
 from penstock.v1 import inference_service_pb2_grpc, request_pb2
-from penstock_ingest.http import make_http
-from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
-from penstock_ingest.web import WebServer
 
 Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
-
-
-@pytest.fixture
-async def stub(platform: Any) -> AsyncIterator[Stub]:
-    servicer = InferenceServicer(platform.desk)
-    register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
-    server = Server([Service(SERVICE_NAME, register)], host="127.0.0.1", port=0)
-    port = await server.start()
-    async with open_channel(f"127.0.0.1:{port}") as channel:
-        yield inference_service_pb2_grpc.InferenceStub(channel)
-    await server.stop(0)
-
-
-@pytest.fixture
-async def port(platform: Any) -> AsyncIterator[int]:
-    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
-    server = WebServer(web, host="127.0.0.1", port=0)
-    yield await server.start()
-    await server.stop(1)
 
 
 def take(platform: Any, out: Outgoing) -> None:

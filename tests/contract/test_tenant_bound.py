@@ -6,44 +6,18 @@ import json
 import urllib.error
 import urllib.request
 from asyncio import to_thread
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 import pytest
 
 from penstock.errors import Code
-from penstock.rpc.channel import open_channel
 from penstock.rpc.errors import error_of
-from penstock.rpc.server import Server, Service
 from penstock.v1 import inference_service_pb2_grpc, request_pb2
-from penstock_ingest.http import make_http
 from penstock_ingest.quota import TenantQuota
-from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
-from penstock_ingest.web import WebServer
 
 Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
 BOUND = 20
-
-
-@pytest.fixture
-async def stub(platform: Any) -> AsyncIterator[Stub]:
-    servicer = InferenceServicer(platform.desk)
-    register = partial(inference_service_pb2_grpc.add_InferenceServicer_to_server, servicer)
-    server = Server([Service(SERVICE_NAME, register)], host="127.0.0.1", port=0)
-    port = await server.start()
-    async with open_channel(f"127.0.0.1:{port}") as channel:
-        yield inference_service_pb2_grpc.InferenceStub(channel)
-    await server.stop(0)
-
-
-@pytest.fixture
-async def port(platform: Any) -> AsyncIterator[int]:
-    web = make_http(platform.desk, max_request_bytes=50_000, health=platform.health)
-    server = WebServer(web, host="127.0.0.1", port=0)
-    yield await server.start()
-    await server.stop(1)
 
 
 def asked(text: str = "hello", **fields: Any) -> request_pb2.GenerateRequest:
