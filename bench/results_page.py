@@ -64,7 +64,8 @@ def _section(part: Mapping[str, Any], write: Any) -> str:
     machine = on["machine"]
     loads = ", ".join(f"{load:.1f}" for load in on["load_average"])
     packages = ", ".join(f"{name} {version}" for name, version in on["versions"].items())
-    unfinished = "" if part.get("complete") else " **Not complete yet.**"
+    done = part.get("complete") or "visits" in part
+    unfinished = "" if done else " **Not complete yet.**"
     return (
         f"{write(part)}\n{machine['cpu']}, {machine['cores']} cores "
         f"({', '.join(machine['vector'])}), {machine['memory_gib']} GiB; load average at the "
@@ -79,9 +80,11 @@ def _throughput(part: Mapping[str, Any]) -> str:
     for name, label in NAMES.items():
         if name in rates:
             low, middle, high = interval_of_mean(list(rates[name].values()))
-            rows.append((f"({name}) {label}", f"{middle:,.0f}", f"{low:,.0f} to {high:,.0f}"))
+            interval = f"{low:,.0f} to {high:,.0f}" if len(rates[name]) > 1 else ""
+            count = str(len(rates[name]))
+            rows.append((f"({name}) {label}", f"{middle:,.0f}", interval, count))
         elif name in part.get("failures", {}):
-            rows.append((f"({name}) {label}", "did not run", "see below"))
+            rows.append((f"({name}) {label}", "did not run", "see below", "0"))
     ratios = []
     for name, target in RATIOS.items():
         above, _, below = name.partition("/")
@@ -91,8 +94,8 @@ def _throughput(part: Mapping[str, Any]) -> str:
                 [rates[above][n] for n in both], [rates[below][n] for n in both]
             )
             goal = _goal(middle >= target, f"at least {target}") if target else ""
-            ratios.append((name, f"{middle:.2f}", f"{low:.2f} to {high:.2f}", goal))
-    rounds = max((len(found) for found in rates.values()), default=0)
+            interval = f"{low:.2f} to {high:.2f}" if len(both) > 1 else ""
+            ratios.append((name, f"{middle:.2f}", interval, goal))
     failures = _cpu_of_penstock(part) + "".join(
         f"\n({name}) ended with:\n\n```\n{_last_lines(text)}\n```\n"
         for name, text in part.get("failures", {}).items()
@@ -102,10 +105,10 @@ def _throughput(part: Mapping[str, Any]) -> str:
 
 examples/triage/model, {part["requests"]} tickets a round as chats of one turn,
 {part["max_tokens"]} tokens each, 128 sequences at a time in the engine, prefix cache on, warmed;
-{rounds} rounds, in which each in turn is started, warmed, measured and stopped. Mean of the
-rounds and its 95 % interval (bootstrap over rounds).
+in rounds, in each of which everybody in turn is started, warmed, measured twice and stopped.
+Mean of the rounds and its 95 % interval (bootstrap over rounds).
 
-{table(("path", "output tokens/s", "95 %"), rows)}
+{table(("path", "output tokens/s", "95 %", "rounds"), rows)}
 
 {table(("ratio", "of the means", "95 %", "to reach"), ratios)}
 {failures}"""

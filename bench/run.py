@@ -67,9 +67,10 @@ def circumstances() -> dict[str, Any]:
     return {**found, "versions": {**found["versions"], "kafka": kafka.group(1) if kafka else "?"}}
 
 
-def run_part(part: str, results: Results, *, quick: bool, fresh: bool, only: list[str]) -> None:
+def run_part(part: str, results: Results, options: argparse.Namespace) -> None:
     """Measures a part and saves it."""
-    found = results.open(part, fresh=fresh)
+    quick = options.quick
+    found = results.open(part, fresh=options.fresh)
     started = time.monotonic()
 
     def say(line: str) -> None:
@@ -77,12 +78,14 @@ def run_part(part: str, results: Results, *, quick: bool, fresh: bool, only: lis
 
     say(f"load average {os.getloadavg()[0]:.1f}")
     if part == "throughput":
-        throughput(quick, say, found, results.save, only)
+        only = [name for name in options.only.split(",") if name]
+        throughput(quick, say, found, results.save, only, options.rounds)
     elif part == "growth":
         growth(quick, say, found.setdefault("rows", []), results.save)
     else:
         found.update({"scripted": scripted, "latency": latency, "ttft": ttft}[part](quick, say))
-    found["complete"] = not only  # of some contenders only it can be continued
+    # Rounds of throughput are added to those that there are; the page says how many.
+    found["complete"] = part != "throughput"
     found["minutes"] = round((time.monotonic() - started) / 60, 1)
     results.save()
 
@@ -92,16 +95,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was broken off")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there")
     parser.add_argument("--only", default="", help="contenders of throughput, such as B,D")
+    parser.add_argument("--rounds", type=int, default=5, help="of throughput; more are added")
     options = parser.parse_args()
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     results = Results(quick=options.quick)
-    only = [name for name in options.only.split(",") if name]
     for part in parts:
-        run_part(part, results, quick=options.quick, fresh=options.fresh, only=only)
+        run_part(part, results, options)
 
 
 if __name__ == "__main__":

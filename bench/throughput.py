@@ -26,9 +26,10 @@ def throughput(
     done: dict[str, Any],
     save: Callable[[], None],
     only: Sequence[str] = (),
+    rounds: int = 5,
 ) -> None:
     """The part `throughput`; adds to `done` and saves after each visit, and skips what is there."""
-    rounds, count, repeats = (1, 160, 1) if quick else (5, 1200, 2)
+    rounds, count, repeats = (1, 160, 1) if quick else (rounds, 1200, 2)
     visits: list[dict[str, Any]] = done.setdefault("visits", [])
     failures: dict[str, str] = done.setdefault("failures", {})
     done["requests"], done["max_tokens"] = count, MAX_TOKENS
