@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from penstock.codec import encode
+from penstock.kafka.admin import KafkaAdmin, Sizes, plan
 from penstock.kafka.broker import send_all
+from penstock.kafka.log_id import log_id
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing
+from penstock.topics import TOPICS
 from penstock.v1 import drift_pb2, feedback_pb2, response_pb2
 from penstock_retrain.dataset.buffer import Bounds
 from penstock_retrain.dataset.building import Selection, select_dataset
@@ -28,6 +32,7 @@ from penstock_retrain.dataset.findings import Drift, KafkaFindings
 from penstock_retrain.dataset.names import FileName, Kind
 from penstock_retrain.dataset.parquet import read_rows
 from penstock_retrain.dataset.policy import DatasetPolicy
+from penstock_retrain.dataset.rows import RequestRow
 from penstock_retrain.dataset.store import FileStore
 from penstock_retrain.dataset.writing import read_split
 from tests.integration.collector_process import POINTS
@@ -221,6 +226,59 @@ async def test_another_log_under_the_same_names_stops_the_collector(
     with pytest.raises(ExceptionGroup) as raised:
         await asyncio.wait_for(again.run(asyncio.Event()), 60)
     assert "another directory" in str(_leaf(raised.value))
+
+
+async def there(bootstrap: str, topics: list[str]) -> bool:
+    try:
+        await log_id(bootstrap, topics)
+    except LogError:
+        return False
+    return True
+
+
+async def test_topics_that_are_made_anew_are_another_log(kafka: Any, tmp_path: Path) -> None:
+    """The cluster's id stays, and the new log soon is as long as the old one was."""
+    place = await make_place(kafka.bootstrap)
+    config = CollectorConfig(
+        place.bootstrap, place.prefix, str(tmp_path / "collected"), file=Bounds(rows=20)
+    )
+    topics = [place.topic(kind.topic) for kind in Kind]
+    ids = []
+    for first in (0, 1000):
+        await write(place, range(first, first + 60), random.Random(SEED))
+        ids.append(await log_id(place.bootstrap, topics))
+        stop = asyncio.Event()
+        collector = Collector(config)
+        running = asyncio.create_task(collector.run(stop))
+        assert await collector.settle(60)
+        stop.set()
+        await running
+        if not first:
+            admin = AIOKafkaAdminClient(bootstrap_servers=place.bootstrap)
+            await admin.start()
+            await admin.delete_topics(topics)
+            await admin.close()
+            while await there(place.bootstrap, topics):  # until the brokers know
+                await asyncio.sleep(0.05)
+            changes = plan(TOPICS, place.prefix, Sizes(work=2), {})
+            changes = [change for change in changes if change.name in topics]
+            async with KafkaAdmin(place.bootstrap) as kafka_admin:
+                await kafka_admin.apply(changes, {}, 1)
+    assert ids[0] != ids[1]
+    assert {each.split(".")[0] for each in ids} == {"penstock-native-000000"}
+    store = FileStore(config.url)
+    requests: dict[str, set[str]] = {}
+    for path in store.list("requests"):
+        name = FileName.parse(path)
+        assert name is not None
+        rows = read_rows(name.kind, store.read(path))
+        requests.setdefault(name.source.log, set()).update(
+            row.request_id for row in rows if isinstance(row, RequestRow)
+        )
+    assert requests == {
+        ids[0]: {f"r{n}" for n in range(60)},
+        ids[1]: {f"r{n}" for n in range(1000, 1060)},
+    }
 
 
 class _OfAnotherGroup(Collector):

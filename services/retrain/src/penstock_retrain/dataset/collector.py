@@ -8,14 +8,12 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import ReadAhead, TransactionalConsumer
 from penstock.kafka.dlq import dead_letter
 from penstock.kafka.ends import LogEnds
 from penstock.kafka.halts import HaltAlerts, Resumes
+from penstock.kafka.log_id import log_id
 from penstock.kafka.ports import LogError
 from penstock.kafka.progress import SPAN
 from penstock.kafka.reader import LogReader, Start
@@ -140,9 +138,9 @@ class Collector:
         )
 
     async def _work(self) -> None:
-        cluster = await self._patient_cluster()
+        name = await self._patient_log_id()
         for kind in Kind:
-            self._lines[kind] = self._make_lines(kind, cluster)
+            self._lines[kind] = self._make_lines(kind, name)
             self._consumers[kind] = self._make_consumer(kind)
         resumes = [
             Resumes(self._group(kind), self._topic(kind.topic), self._consumers[kind].resume)
@@ -164,7 +162,7 @@ class Collector:
                 parts.create_task(ConsumerWatch(consumer.standing, self._watched[kind]).run())
             if self._config.keep_days:
                 parts.create_task(self._expire())
-            log.info("collecting", log=cluster, to=self._config.url)
+            log.info("collecting", log=name, to=self._config.url)
 
     async def _expire(self) -> None:
         def expire() -> int:
@@ -209,21 +207,22 @@ class Collector:
         ends = [*self._ends.values(), *self._watched.values()]
         await asyncio.gather(*(each.stop() for each in ends))
 
-    async def _patient_cluster(self) -> str:
+    async def _patient_log_id(self) -> str:
+        topics = [self._topic(kind.topic) for kind in Kind]
         while True:
             try:
-                return await cluster_id(self._config.bootstrap)
+                return await log_id(self._config.bootstrap, topics)
             except LogError as error:
                 log.warning("waiting for Kafka", error=str(error))
             await asyncio.sleep(RETRY_S)
 
-    def _make_lines(self, kind: Kind, cluster: str) -> Lines:
+    def _make_lines(self, kind: Kind, name: str) -> Lines:
         failed = partial(self._letter, kind)
 
         def make(number: int, after: Awaitable[object] | None) -> PartitionFiles:
             return PartitionFiles(
                 kind,
-                Source(cluster, self._topic(kind.topic), number),
+                Source(name, self._topic(kind.topic), number),
                 self._store,
                 bounds=partial(self._bounds, kind),
                 failed=failed,
@@ -282,21 +281,3 @@ class Collector:
 
     def _group(self, kind: Kind) -> str:
         return f"{self._config.topic_prefix}-retrain-{kind}"
-
-
-async def cluster_id(bootstrap: str) -> str:
-    """What a Kafka cluster calls itself, for good.
-
-    Raises:
-        LogError: It cannot be reached.
-    """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="penstock-retrain")
-    try:
-        await admin.start()
-        found = (await admin.describe_cluster()).get("cluster_id")
-    except (KafkaError, OSError) as error:
-        raise LogError(f"Kafka at {bootstrap} cannot be reached: {error}") from error
-    finally:
-        await admin.close()
-    # Brokers before 0.10.1 have none.
-    return str(found or "unnamed")

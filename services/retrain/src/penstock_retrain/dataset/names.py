@@ -1,6 +1,6 @@
 """The names of collected files, which say what they hold. Pure.
 
-    responses/log=4L6g3nShT-eMCtK--X86sw/day=2026-11-21/penstock.responses-00003-<first>-<last>.parquet
+    responses/log=<log id>/day=2026-11-21/penstock.responses-00003-<first>-<last>.parquet
 
 A file holds the rows of one partition from its first to its last offset, none left out but records
 that could not be read. Its day is its first record's, by the log's time in UTC; what comes later
@@ -41,7 +41,7 @@ class Source:
     """A partition of a topic, on a log of all logs.
 
     Attributes:
-        log: The cluster's id: another Kafka counts its offsets anew.
+        log: What `penstock.kafka.log_id` says: topics that are made anew count their offsets anew.
         topic: The topic's full name.
         partition: The partition's number.
     """
