@@ -1,7 +1,8 @@
 """The retrain service as a process with small stages, which kills or stops itself where told.
 
-Everything is the service's own but four stages, whose work is small: jobs, registering, routes,
-SQL, Kafka and gRPC are what runs in production.
+Everything is the service's own but some stages, whose work is small (`small`: shadow and canary,
+too; `own`: those are the service's): jobs, registering, routes, SQL, Kafka and gRPC are what runs
+in production.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from penstock.kafka.broker import send_all
 from penstock.records import Outgoing
 from penstock.sql import Database
 from penstock.v1 import route_pb2
-from penstock_retrain.app import Parts, compose_stages, serve
+from penstock_retrain.app import serve
+from penstock_retrain.composition import Parts, compose_stages
 from penstock_retrain.jobs.effects import candidate_of
 from penstock_retrain.jobs.stages import (
     Outcome,
@@ -139,13 +141,15 @@ class DeadlyRegistering:
         await self._stage.clean(job)
 
 
-def composed(home: Path, where: str) -> Callable[[Parts], Mapping[JobState, Stage]]:
+def composed(home: Path, where: str, stages: str) -> Callable[[Parts], Mapping[JobState, Stage]]:
     point = Point(where, home / "killed")
 
     def compose(parts: Parts) -> Mapping[JobState, Stage]:
         own = compose_stages(parts)
-        small = (S.DATASET, S.TRAINING, S.EVALUATING, S.SHADOW, S.CANARY)
-        made: dict[JobState, Stage] = {
+        small: tuple[JobState, ...] = (S.DATASET, S.TRAINING, S.EVALUATING)
+        if stages == "small":
+            small += (S.SHADOW, S.CANARY)
+        made: dict[JobState, Stage] = dict(own) | {
             state: Small(state, parts, point, home / "hold") for state in small
         }
         made[S.REGISTERING] = DeadlyRegistering(own[S.REGISTERING], point)
@@ -190,7 +194,7 @@ def sleep_at(where: str, home: Path) -> None:
 
 
 if __name__ == "__main__":
-    home_, kill, sleep = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    home_, (kill, sleep, stages_) = Path(sys.argv[1]), sys.argv[2:]
     if sleep:
         sleep_at(sleep, home_)
-    asyncio.run(serve(RetrainSettings.load(), composed(home_, kill)))
+    asyncio.run(serve(RetrainSettings.load(), composed(home_, kill, stages_)))

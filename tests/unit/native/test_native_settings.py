@@ -70,7 +70,7 @@ def test_nodes_of_a_cluster_are_services(tmp_path: Path) -> None:
 def test_what_retrain_keeps_lies_in_the_state_directory(tmp_path: Path) -> None:
     stack = Stack(tmp_path, services=())
     assert stack.env["PENSTOCK_RETRAIN_DATABASE_URL"] == f"sqlite:///{tmp_path}/retrain.sqlite"
-    for name in ("ADAPTERS_DIR", "MODELS_DIR", "WORK_DIR", "SIGNING_KEY"):
+    for name in ("ADAPTERS_DIR", "MODELS_DIR", "WORK_DIR", "COLLECTED_URL", "SIGNING_KEY"):
         assert Path(stack.env[f"PENSTOCK_RETRAIN_{name}"]).is_relative_to(tmp_path)
     # Registered adapters go where engines look for them.
     env = {"PENSTOCK_INFERENCE_ADAPTERS_DIR": "/adapters"}

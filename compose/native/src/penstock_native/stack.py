@@ -91,6 +91,8 @@ class Stack:
         if not self.env.get("PENSTOCK_RETRAIN_DATABASE_URL"):
             database = self.state_dir / "retrain.sqlite"
             self.env["PENSTOCK_RETRAIN_DATABASE_URL"] = f"sqlite:///{database}"
+        if not self.env.get("PENSTOCK_RETRAIN_COLLECTED_URL"):
+            self.env["PENSTOCK_RETRAIN_COLLECTED_URL"] = str(self.state_dir / "collected")
         # Where engines look for adapters, registered ones go.
         adapters = self.env.get("PENSTOCK_INFERENCE_ADAPTERS_DIR") or self.state_dir / "adapters"
         for name, path in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import signal
 import socket
@@ -27,6 +26,8 @@ from penstock.sql import Database
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
 from penstock.v1 import rollouts_service_pb2, rollouts_service_pb2_grpc
+from penstock_retrain.composition import Parts, compose_stages
+from penstock_retrain.dataset.collector import Collector, CollectorConfig
 from penstock_retrain.drift_door import DriftDoor
 from penstock_retrain.errors import NotAllowed, RetrainUnavailable
 from penstock_retrain.jobs.desk import SqlDesk
@@ -39,50 +40,22 @@ from penstock_retrain.jobs.policy import PolicyError, parse_policy
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.runner import Runner
-from penstock_retrain.jobs.stages import Desk, Progress, RouteChangeKind, Stage
+from penstock_retrain.jobs.stages import Progress, RouteChangeKind, Stage
 from penstock_retrain.jobs.states import Event, Job, JobState, Trigger
 from penstock_retrain.jobs.store import JobStore
 from penstock_retrain.registry.lineage import LineageReader
 from penstock_retrain.registry.mirror import MirrorError, Mirroring
-from penstock_retrain.registry.stage import RegisteringStage
 from penstock_retrain.registry.store import Registry
 from penstock_retrain.servicer import RolloutsServicer
 from penstock_retrain.settings import RetrainSettings
 
-__all__ = ["Parts", "compose_stages", "serve"]
+__all__ = ["serve"]
 
 log = logger(__name__)
 
 GRACE_S = 5.0
 DRAIN_S = 5.0
 OBSERVE_RETRY_S = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What stages are made of.
-
-    Attributes:
-        settings: The service's.
-        desk: Where a stage keeps what it knows, and changes the route.
-        registry: Versions and aliases.
-        key: Signs manifests.
-    """
-
-    settings: RetrainSettings
-    desk: Desk
-    registry: Registry
-    key: SigningKey
-
-
-def compose_stages(parts: Parts) -> Mapping[JobState, Stage]:
-    """What each state does. A job fails, and says so, in a state that nothing is named for."""
-    settings = parts.settings
-    return {
-        JobState.REGISTERING: RegisteringStage(
-            parts.registry, settings.adapters_dir, settings.models_dir, parts.key
-        ),
-    }
 
 
 async def serve(
@@ -147,7 +120,9 @@ class _Service:
         )
         self._news = News(self._store, self._publisher, self._topic("jobs"), self._topic("alerts"))
         desk = SqlDesk(self._store, self._outbox, self._view, self.moved)
-        stages = compose(Parts(settings, desk, self._registry, key))
+        self._collector = _collector(settings)
+        self._collecting: asyncio.Task[None] | None = None
+        stages = compose(Parts(settings, desk, self._registry, key, self._collector))
         self._runner = Runner(
             self._store,
             stages,
@@ -186,7 +161,7 @@ class _Service:
         await self._publisher.start()
         try:
             async with asyncio.TaskGroup() as parts:
-                working = parts.create_task(self._work())
+                working = parts.create_task(self._work(stop))
                 stopped = parts.create_task(stop.wait())
                 await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
@@ -194,12 +169,15 @@ class _Service:
                 # One that never began would be waited for in vain.
                 if self._consuming:
                     await self._consumer.stop(DRAIN_S)
+                if self._collecting is not None and stop.is_set():
+                    # What it holds becomes files first; it bounds that by itself.
+                    await asyncio.wait([self._collecting])
                 working.cancel()
         finally:
             await self._publisher.stop()
             await asyncio.to_thread(self._database.close)
 
-    async def _work(self) -> None:
+    async def _work(self, stop: asyncio.Event) -> None:
         port = await self._server.start()
         async with asyncio.TaskGroup() as parts:
             routes = self._read(parts, "routes", Start.BEGINNING, self._view.on_record)
@@ -214,6 +192,7 @@ class _Service:
             parts.create_task(self._runner.run())
             if self._mirroring is not None:
                 parts.create_task(self._mirroring.run())
+            self._collecting = parts.create_task(self._collector.run(stop))
             self._consuming = True
             parts.create_task(self._consumer.run())
             await self._server.set_ready(True)
@@ -284,6 +263,21 @@ def _key(settings: RetrainSettings) -> SigningKey:
         return SigningKey.load_or_make(settings.signing_key)
     except KeyFileError as error:
         raise SettingsError(f"PENSTOCK_RETRAIN_SIGNING_KEY: {error}") from error
+
+
+def _collector(settings: RetrainSettings) -> Collector:
+    config = CollectorConfig(
+        settings.kafka_bootstrap,
+        settings.topic_prefix,
+        settings.collected_url,
+        keep_days=settings.collected_keep_days,
+    )
+    try:
+        return Collector(config)
+    except (ValueError, ImportError) as error:
+        raise SettingsError(
+            f"PENSTOCK_RETRAIN_COLLECTED_URL={settings.collected_url}: {error}"
+        ) from error
 
 
 def _mirroring(settings: RetrainSettings, registry: Registry, store: JobStore) -> Mirroring | None:

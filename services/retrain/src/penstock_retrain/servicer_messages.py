@@ -24,7 +24,7 @@ def lineage_message(found: Lineage) -> rollouts_service_pb2.LineageResponse:
     """Everything that is known of a version."""
 
     def facts(stage: JobState) -> str:
-        said = found.job.result(stage)
+        said = found.job.told(stage)
         return json.dumps(said, sort_keys=True) if said else ""
 
     return rollouts_service_pb2.LineageResponse(

@@ -12,6 +12,7 @@ from penstock.settings import Settings
 __all__ = ["RetrainSettings"]
 
 DEFAULT_DATABASE_URL = "sqlite:///.penstock/retrain.sqlite"
+DEFAULT_COLLECTED_URL = ".penstock/collected"
 
 
 class RetrainSettings(Settings):
@@ -42,10 +43,22 @@ class RetrainSettings(Settings):
     work_dir: Path = Field(
         Path(".penstock/retrain"), description="Where jobs keep datasets, runs and reports."
     )
+    collected_url: str = Field(
+        "",
+        description="Where requests, responses and feedback are kept: a directory, or a URL that "
+        f"fsspec opens; empty takes {DEFAULT_COLLECTED_URL}.",
+    )
+    collected_keep_days: int = Field(
+        90, ge=0, description="Files of earlier days than so many ago are removed; 0 keeps all."
+    )
     signing_key: Path = Field(
         Path(".penstock/keys/registry.pem"),
         description="Ed25519 key, PEM, that signs manifests; made where there is none, with its "
         "public half beside it.",
+    )
+    prices: Path | None = Field(
+        None,
+        description="What tokens cost, as the cost service has it, for canaries that compare it.",
     )
     mlflow_uri: str = Field(
         "", description="Tracking URI of the MLflow that mirrors the registry; empty mirrors none."
@@ -65,3 +78,13 @@ class RetrainSettings(Settings):
     @classmethod
     def _default_database(cls, value: str) -> str:
         return value or DEFAULT_DATABASE_URL
+
+    @field_validator("collected_url")
+    @classmethod
+    def _default_collected(cls, value: str) -> str:
+        return value or DEFAULT_COLLECTED_URL
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _no_prices(cls, value: object) -> object:
+        return value or None

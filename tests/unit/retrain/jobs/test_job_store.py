@@ -218,6 +218,23 @@ def test_histories_cannot_be_rewritten(place: Place) -> None:
     assert place.store.history(job.id) == history
 
 
+def test_what_changes_every_second_is_noted_without_a_row_of_history(place: Place) -> None:
+    job = place.to(S.CANARY)
+    history = place.store.history(job.id)
+    noted = place.store.note(job, {"read_to": 7})
+    noted = place.store.note(noted, {"trial": [1]})
+    assert place.store.get(job.id) == noted
+    assert noted.result(S.CANARY) == {"read_to": 7, "trial": [1]}
+    assert (noted.revision, place.store.history(job.id)) == (job.revision, history)
+    with pytest.raises(StageBroken, match="finite"):
+        place.store.note(noted, {"trial": float("nan")})
+    place.now_us += LEASE_US
+    assert place.claim("two").claim > job.claim
+    with pytest.raises(JobMoved):
+        place.store.note(noted, {"read_to": 8})
+    assert place.store.get(job.id).result(S.CANARY)["read_to"] == 7
+
+
 def test_news_wait_until_they_are_told(place: Place) -> None:
     job = place.to(S.DATASET)
     told = [transition for _, transition in place.store.news(10)]

@@ -58,12 +58,12 @@ def shares(found: route_pb2.Route) -> dict[str, tuple[str, int]]:
 def test_from_shadow_to_promotion() -> None:
     shadow = made(BASE, change(K.SHADOW, 25))
     assert shares(shadow) == {"triage-base": ("CHAMPION", 100), "triage-v1": ("SHADOW", 25)}
-    assert (shadow_of(shadow, NEW), percent_of(shadow, NEW)) == (25, 0)
+    assert (shadow_of(shadow, NEW), percent_of(shadow, NEW.name)) == (25, 0)
     split = made(shadow, change(K.SPLIT, 5))
     assert shares(split) == {"triage-base": ("CHAMPION", 9500), "triage-v1": ("CANDIDATE", 500)}
-    assert (shadow_of(split, NEW), percent_of(split, NEW)) == (0, 5)
+    assert (shadow_of(split, NEW), percent_of(split, NEW.name)) == (0, 5)
     half = made(split, change(K.SPLIT, 50))
-    assert percent_of(half, NEW) == 50
+    assert percent_of(half, NEW.name) == 50
     promoted = made(half, change(K.PROMOTE))
     assert shares(promoted) == {
         "triage-base": ("CANDIDATE", 0),
@@ -148,7 +148,7 @@ def test_a_change_is_made_anew_of_somebody_elses_route_unless_that_changed_the_c
     elsewhere.sticky_by = route_pb2.STICKY_BY_TENANT
     again = rebased(elsewhere, change(K.SPLIT, 20), base)
     assert again is not None
-    assert (again.version, percent_of(again, NEW)) == (6, 20)
+    assert (again.version, percent_of(again, NEW.name)) == (6, 20)
     assert again.sticky_by == route_pb2.STICKY_BY_TENANT
     elsewhere.variants[1].weight = 0
     assert rebased(elsewhere, change(K.SPLIT, 20), base) is None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
@@ -17,6 +18,7 @@ __all__ = [
     "job_lines",
     "job_table",
     "lineage_lines",
+    "prospect_lines",
     "state_name",
     "update_line",
     "versions_table",
@@ -73,13 +75,37 @@ def job_lines(job: job_pb2.Job, transitions: Sequence[job_pb2.JobTransition]) ->
         yield f"  tried again at {instant(job.retry_at)}"
     for stage, text in sorted(job.results.items()):
         yield f"  {stage}:"
-        for name, value in sorted(json.loads(text).items()):
-            if name not in _HIDDEN:
-                shown = value if isinstance(value, str) else json.dumps(value)
-                yield f"    {name}: {_short(shown)}"
+        yield from (f"    {line}" for line in _fact_lines(json.loads(text)))
     for transition in transitions:
         yield f"  {_transition(transition)}"
     yield from (f"  next: {command}" for command in _next(job))
+
+
+def _fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in sorted(facts.items()):
+        if name == "prospects":
+            yield from prospect_lines(value)
+        elif name not in _HIDDEN:
+            shown = value if isinstance(value, str) else json.dumps(value)
+            yield f"{name}: {_short(shown)}"
+
+
+def prospect_lines(prospects: Mapping[str, Any]) -> Iterator[str]:
+    """What a canary will be able to tell: a line for each step."""
+    mean = prospects["champion_mean"]
+    known = "not known" if mean is None else f"{mean:g}"
+    yield f"prospects of {prospects['metric']}, whose mean score of the champion is {known}:"
+    for step in prospects["steps"]:
+        parts = [f"by {step['values']} values at {step['percent']:g} %"]
+        harm, gain = step["smallest_harm_found"], step["smallest_gain_found"]
+        parts.append("finds no harm" if harm is None else f"finds a harm of {harm:g}")
+        if gain is not None:
+            parts.append(f"finds a gain of {gain:g}")
+        if step["promotes_an_equal_one"] is not None:
+            parts.append(
+                f"promotes an equal one with probability {step['promotes_an_equal_one']:g}"
+            )
+        yield "  " + ", ".join(parts)
 
 
 def _next(job: job_pb2.Job) -> Iterator[str]:

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from penstock.v1 import route_pb2
 from penstock_retrain.jobs.outbox import Outbox
-from penstock_retrain.jobs.route_plan import percent_of, shadow_of
+from penstock_retrain.jobs.route_plan import champion_of, percent_of, shadow_of
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.stages import Candidate, RouteChange, Standing
 from penstock_retrain.jobs.states import Event, Facts, Job, Trigger
@@ -55,6 +56,10 @@ class SqlDesk:
         self._wake()
         return kept
 
+    async def note(self, job: Job, facts: Facts) -> Job:
+        """See the protocol."""
+        return await asyncio.to_thread(self._store.note, job, facts)
+
     async def standing(self, job: Job, candidate: Candidate) -> Standing:
         """See the protocol."""
         route = await asyncio.to_thread(self._outbox.head, job.model)
@@ -65,7 +70,10 @@ class SqlDesk:
             return Standing(0, 0.0, 0.0, published=True)
         return Standing(
             route.version,
-            percent_of(route, candidate),
+            percent_of(route, candidate.name),
             shadow_of(route, candidate),
             published=held is not None and held.version >= route.version,
+            champion=champion_of(route),
+            champion_percent=percent_of(route, champion_of(route)),
+            by_tenant=route.sticky_by == route_pb2.STICKY_BY_TENANT,
         )

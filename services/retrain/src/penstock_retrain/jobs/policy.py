@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penstock.v1 import drift_pb2
+from penstock_retrain.canary.policy import CanaryPolicy, MetricPolicy, ShadowPolicy, StepPolicy
 from penstock_retrain.jobs.states import Cause, CauseKind, JobState
 
 __all__ = [
@@ -82,7 +83,9 @@ class Policy(_Strict):
 
     Attributes:
         approve_before: What a person has to say yes to.
-        dataset: As its stage reads it, as are the ones after it.
+        dataset: As its stage reads it, as are training and gates.
+        shadow: What a candidate does before it gets traffic.
+        canary: How it earns the champion's place.
     """
 
     start: Start = Start()
@@ -92,8 +95,8 @@ class Policy(_Strict):
     dataset: Mapping[str, Any] = Field(default_factory=dict)
     training: Mapping[str, Any] = Field(default_factory=dict)
     gates: Mapping[str, Any] = Field(default_factory=dict)
-    shadow: Mapping[str, Any] = Field(default_factory=dict)
-    canary: Mapping[str, Any] = Field(default_factory=dict)
+    shadow: ShadowPolicy = ShadowPolicy()
+    canary: CanaryPolicy = CanaryPolicy()
 
     @property
     def approvals(self) -> frozenset[JobState]:
@@ -158,6 +161,12 @@ def ask_of(event: drift_pb2.DriftEvent) -> Ask | None:
         ),
         found_us=event.detected_at.ToMicroseconds(),
     )
+
+
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(Policy, Start, Budget, Attempts),
+    *(ShadowPolicy, CanaryPolicy, MetricPolicy, StepPolicy),
+)
 
 
 def refusal(policy: Policy, ask: Ask, past: Sequence[PastJob], now_us: int) -> str | None:
@@ -269,4 +278,4 @@ def _lines(error: ValidationError) -> Iterator[str]:
 
 
 def _fields() -> Iterable[str]:
-    return sorted({f for model in (Policy, Start, Budget, Attempts) for f in model.model_fields})
+    return sorted({field for model in _MODELS for field in model.model_fields})

@@ -11,7 +11,7 @@ from penstock.routing import check_route
 from penstock.v1 import route_pb2
 from penstock_retrain.jobs.stages import Candidate, RouteChange, RouteChangeKind, StageBroken
 
-__all__ = ["changed", "percent_of", "rebased", "shadow_of", "taken_away"]
+__all__ = ["champion_of", "changed", "percent_of", "rebased", "shadow_of", "taken_away"]
 
 WHOLE = 10_000
 _CHAMPION = route_pb2.STAGE_CHAMPION
@@ -83,9 +83,14 @@ def rebased(
         return None
 
 
-def percent_of(route: route_pb2.Route, candidate: Candidate) -> float:
-    """What a candidate has of the traffic, per cent."""
-    found = _find(route, candidate.name)
+def champion_of(route: route_pb2.Route) -> str:
+    """The champion's name; empty where the route has none."""
+    return next((v.name for v in route.variants if v.stage == _CHAMPION), "")
+
+
+def percent_of(route: route_pb2.Route, name: str) -> float:
+    """What a variant has of the traffic, per cent."""
+    found = _find(route, name)
     serving = [v for v in route.variants if v.stage in (_CHAMPION, _CANDIDATE)]
     total = sum(variant.weight for variant in serving)
     if found is None or found.stage not in (_CHAMPION, _CANDIDATE) or not total:

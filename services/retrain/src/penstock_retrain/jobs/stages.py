@@ -182,12 +182,18 @@ class Standing:
         candidate_percent: What the candidate has of the traffic.
         shadow_percent: Of how many requests it gets copies.
         published: Whether that version is on the log.
+        champion: The champion's variant; empty where there is no route.
+        champion_percent: What the champion has of the traffic.
+        by_tenant: Whether all requests of a tenant are answered by one variant.
     """
 
     version: int
     candidate_percent: float
     shadow_percent: float
     published: bool
+    champion: str = ""
+    champion_percent: float = 0.0
+    by_tenant: bool = False
 
 
 class Desk(Protocol):
@@ -214,6 +220,21 @@ class Desk(Protocol):
             Withdrawn: Somebody took the candidate's traffic away, and the change would give it
                 back. Nothing was kept.
             StageBroken: The change cannot be made of the route. Nothing was kept.
+            Unavailable: The database cannot be reached; nothing was kept.
+        """
+        ...
+
+    async def note(self, job: Job, facts: Facts) -> Job:
+        """Keeps facts in the job, in one transaction, without a row in its history.
+
+        For what changes every second, such as how far a log was read: nobody is told of it.
+
+        Args:
+            job: As the stage has it: its claim and state must be those of the job.
+            facts: Laid over what the stage kept before.
+
+        Raises:
+            JobMoved: Nothing was kept.
             Unavailable: The database cannot be reached; nothing was kept.
         """
         ...

@@ -19,6 +19,7 @@ from typing import Any
 __all__ = [
     "ACTIVE",
     "FINAL",
+    "JOURNAL",
     "STAGES",
     "WAITING",
     "WITH_CANDIDATE",
@@ -36,6 +37,8 @@ __all__ = [
 
 # What a stage found out, as JSON.
 Facts = Mapping[str, Any]
+# The fact that a stage keeps for whoever runs it next: nobody else is shown it.
+JOURNAL = "journal"
 
 
 class JobState(StrEnum):
@@ -166,6 +169,10 @@ class Job:
     def active(self) -> bool:
         """Whether it keeps the model from having another job."""
         return self.state in ACTIVE
+
+    def told(self, stage: JobState) -> Facts:
+        """What a stage found out, for people."""
+        return {name: fact for name, fact in self.result(stage).items() if name != JOURNAL}
 
     def result(self, stage: JobState) -> Facts:
         """What a stage found out; empty where it has not."""

@@ -7,6 +7,7 @@ process that slept finds that the job has moved on.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from penstock_retrain.jobs.states import (
     STAGES,
     CauseKind,
     Event,
+    Facts,
     Impossible,
     Job,
     JobState,
@@ -219,15 +221,29 @@ class JobStore:
             StageBroken: The facts or the route do not allow it; nothing was changed.
         """
         with self._database.writing() as connection:
-            found = locked(connection, job.id)
-            if found is None or found.claim != job.claim or found.state is not job.state:
-                raise JobMoved(
-                    f"job {job.id} is {found.state if found else 'gone'} by another claim"
-                )
+            found = _mine(connection, job)
             try:
                 return change_job(connection, found, event, change)
             except Impossible as error:
                 raise StageBroken(str(error)) from error
+
+    def note(self, job: Job, facts: Facts) -> Job:
+        """Keeps what the stage of a claimed job found out; no row of the history tells of it.
+
+        Raises:
+            JobMoved: It is not claimed so any more; nothing was changed.
+            StageBroken: The facts are no JSON; nothing was changed.
+        """
+        with self._database.writing() as connection:
+            found = _mine(connection, job)
+            results = {**found.results, found.state: {**found.result(found.state), **facts}}
+            noted = dataclasses.replace(found, results=results)
+            try:
+                values = {"results": columns_of(noted)["results"]}
+            except Impossible as error:
+                raise StageBroken(str(error)) from error
+            connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(**values))
+        return noted
 
     def act(self, job_id: str, event: Event) -> Job:
         """Changes a job as a person says, whoever runs it.
@@ -269,6 +285,13 @@ class JobStore:
                         NEWS.c.job_id == each.job_id, NEWS.c.revision == each.revision
                     )
                 )
+
+
+def _mine(connection: Connection, job: Job) -> Job:
+    found = locked(connection, job.id)
+    if found is None or found.claim != job.claim or found.state is not job.state:
+        raise JobMoved(f"job {job.id} is {found.state if found else 'gone'} by another claim")
+    return found
 
 
 def _claimed(statement: Any, job: Job) -> Any:

@@ -126,7 +126,7 @@ def _gates(facts: Facts) -> Iterator[str]:
 
 
 def _verdict(job: Job, version: Version) -> Iterator[str]:
-    canary = job.result(JobState.CANARY)
+    canary = job.told(JobState.CANARY)
     if not canary and version.status in (VersionStatus.TRAINED, VersionStatus.REGISTERED):
         yield "## Canary"
         yield ""
