@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from penstock.manifest import verify
+from penstock.manifest import ManifestError, verify
 from penstock.signing import PublicKeys, SigningKey
 from penstock_retrain.jobs.stages import Outcome, StageBroken
 from penstock_retrain.jobs.states import Job, JobState, Trigger
@@ -161,3 +162,19 @@ async def test_only_what_may_be_served_keeps_its_files(
     await bench.stage.clean(job)
     await bench.stage.clean(job)
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
+
+
+async def test_the_gates_report_goes_with_the_version(bench: Bench, tmp_path: Path) -> None:
+    report = tmp_path / "gates.html"
+    report.write_text("<!doctype html>")
+    job = bench.job()
+    told = {**GATES, "attachments": {"gates.html": str(report)}}
+    job = dataclasses.replace(job, results={**job.results, S.EVALUATING: told})
+    facts = await bench.run(job)
+    place = bench.adapters / "triage-v1"
+    assert (place / "gates.html").read_text() == "<!doctype html>"
+    # It is signed with the rest.
+    assert verify(place, bench.known) == facts["digest"]
+    (place / "gates.html").write_text("other")
+    with pytest.raises(ManifestError):
+        verify(place, bench.known)

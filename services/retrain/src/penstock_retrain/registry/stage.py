@@ -48,7 +48,8 @@ class RegisteringStage:
     async def run(self, job: Job, progress: Callable[[Progress], None]) -> StageResult:
         """See `penstock_retrain.jobs.stages.Stage`.
 
-        Needs of what training found out: `dir`, the directory with the weights.
+        Needs of what training found out: `dir`, the directory with the weights. Takes of what the
+        gates found out: `attachments`, files by the name that they have beside the weights.
         """
         progress(Progress("copying the weights"))
         return await asyncio.to_thread(self._register, job)
@@ -94,6 +95,8 @@ class RegisteringStage:
         shutil.copytree(source, inside, ignore=shutil.ignore_patterns(MANIFEST, CARD))
         card = model_card(job, version, digest=digest_of(file_digests(inside)))
         (inside / CARD).write_text(card, encoding="utf-8")
+        for name, path in job.result(JobState.EVALUATING).get("attachments", {}).items():
+            shutil.copyfile(path, inside / Path(name).name)
         write_manifest(inside, self._key)
         inside.rename(place)
         half.rmdir()

@@ -1,0 +1,1 @@
+"""Gates: what a candidate has to show, on examples, before it may have traffic."""
