@@ -43,6 +43,9 @@ class RetrainSettings(Settings):
     work_dir: Path = Field(
         Path(".penstock/retrain"), description="Where jobs keep datasets, runs and reports."
     )
+    suites_dir: Path = Field(
+        Path(), description="Where the suites of gates are that policies name by relative paths."
+    )
     collected_url: str = Field(
         "",
         description="Where requests, responses and feedback are kept: a directory, or a URL that "
