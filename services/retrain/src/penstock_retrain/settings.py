@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from penstock.settings import Settings
 
@@ -54,6 +56,27 @@ class RetrainSettings(Settings):
     collected_keep_days: int = Field(
         90, ge=0, description="Files of earlier days than so many ago are removed; 0 keeps all."
     )
+    base_models: Annotated[Mapping[str, Path], NoDecode] = Field(
+        {"triage": Path("examples/triage/model")},
+        description="Hugging Face directories of the engines' models that trainings begin from: "
+        "`name=directory`, separated by commas.",
+    )
+    ray_address: str = Field(
+        "",
+        description="The Ray cluster that trainings run on; empty starts one on this machine for "
+        "each training's time.",
+    )
+    training_cpus: float = Field(1, gt=0, description="Cores of a training.")
+    training_gpus: float = Field(0, ge=0, description="GPUs of a training.")
+    training_memory_mib: int = Field(
+        0, ge=0, description="Memory that Ray reserves for a training, MiB; 0 reserves none."
+    )
+    training_retries: int = Field(
+        2,
+        ge=0,
+        description="How often Ray starts a training's process again that died, from its last "
+        "checkpoint, before the attempt counts as failed.",
+    )
     signing_key: Path = Field(
         Path(".penstock/keys/registry.pem"),
         description="Ed25519 key, PEM, that signs manifests; made where there is none, with its "
@@ -91,3 +114,13 @@ class RetrainSettings(Settings):
     @classmethod
     def _no_prices(cls, value: object) -> object:
         return value or None
+
+    @field_validator("base_models", mode="before")
+    @classmethod
+    def _named_directories(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        named = [each.partition("=") for each in value.split(",") if each.strip()]
+        if not all(name.strip() and path.strip() for name, _, path in named):
+            raise ValueError("write name=directory, separated by commas")
+        return {name.strip(): path.strip() for name, _, path in named}

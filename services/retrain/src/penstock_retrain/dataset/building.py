@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from penstock_retrain.code import code_version
 from penstock_retrain.dataset.collected import Collected
 from penstock_retrain.dataset.errors import DatasetError, NotEnough
 from penstock_retrain.dataset.examples import Example, Split, Tally
@@ -22,7 +21,7 @@ from penstock_retrain.dataset.store import FileStore
 from penstock_retrain.dataset.teacher import AnswerLog, OpenAITeacher, Teacher, teach
 from penstock_retrain.dataset.writing import Dataset, Lineage, open_dataset, write_dataset
 
-__all__ = ["Selection", "code_version", "select_dataset"]
+__all__ = ["Selection", "select_dataset"]
 
 ANSWERS = "teacher.jsonl"
 Report = Callable[[str], None]
@@ -86,7 +85,7 @@ async def select_dataset(
         DatasetError: The directory holds another dataset.
         OSError: The store cannot be read, or the dataset not written.
     """
-    code = code_version()
+    code = code_version(__package__)
     found = await asyncio.to_thread(_finished, out, selection, code)
     if found is not None:
         return found
@@ -107,19 +106,6 @@ async def select_dataset(
     dataset = await asyncio.to_thread(write)
     report(f"{dataset.rows} rows written")
     return dataset
-
-
-@functools.cache
-def code_version() -> Mapping[str, str]:
-    """What chose the rows: the package's version, and a digest of this folder's source."""
-    total = hashlib.sha256()
-    for file in sorted(resources.files(__package__).iterdir(), key=lambda each: each.name):
-        if file.name.endswith(".py"):
-            total.update(f"{file.name}\n".encode() + file.read_bytes())
-    return {
-        "package": f"penstock-retrain {metadata.version('penstock-retrain')}",
-        "source": total.hexdigest(),
-    }
 
 
 def _finished(out: Path, selection: Selection, code: Mapping[str, str]) -> Dataset | None:

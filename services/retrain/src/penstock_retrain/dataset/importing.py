@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from penstock_retrain.dataset.building import Selection, code_version
+from penstock_retrain.code import code_version
+from penstock_retrain.dataset.building import Selection
 from penstock_retrain.dataset.errors import DatasetError
 from penstock_retrain.dataset.examples import Example, Split
 from penstock_retrain.dataset.jsonl import Form, as_line, parse_lines
@@ -47,7 +48,7 @@ def import_lines(data: bytes, out: Path, form: str | None, shares: SplitShares) 
         splits[split_of(example.group, shares)].append(example)
     twice = len(lines) - len(examples)
     left_out = {"repeated_line": twice} if twice else {}
-    return write_dataset(out, splits, Lineage({}, parameters, code_version(), left_out))
+    return write_dataset(out, splits, Lineage({}, parameters, code_version(__package__), left_out))
 
 
 def export_lines(path: Path, form: str, split: str) -> tuple[Sequence[str], int]:
