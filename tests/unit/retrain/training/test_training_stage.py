@@ -1,0 +1,110 @@
+"""The stage without Ray: what it asks for, what it does not do twice, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.settings import SettingsError
+from penstock_retrain.jobs.effects import effects
+from penstock_retrain.jobs.stages import Outcome, Progress, StageBroken
+from penstock_retrain.jobs.states import Cause, CauseKind, Event, Job, JobState, Trigger, transition
+from penstock_retrain.settings import RetrainSettings
+from penstock_retrain.training.request import Resources
+from penstock_retrain.training.runs import Run
+from penstock_retrain.training.stage import TrainingStage
+from tests.unit.retrain.training.asked import trained
+
+DATASET = {"path": "/datasets/job-1", "digest": "d" * 64}
+
+
+def job(policy: str = "", dataset: Any = DATASET) -> Job:
+    cause = Cause(CauseKind.MANUAL)
+    made = Job("job-1", "triage", cause, policy, 0, 0, JobState.TRAINING)
+    return dataclasses.replace(made, results={JobState.DATASET: dataset})
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> TrainingStage:
+    for name in ("bases/triage", "models/triage-v3"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    bases = {"triage": tmp_path / "bases" / "triage"}
+    return TrainingStage(tmp_path / "training", Resources(), bases, tmp_path / "models")
+
+
+async def test_what_is_finished_is_not_run_again(stage: TrainingStage, tmp_path: Path) -> None:
+    asked = stage._request(job("training: {method: full, learning_rate: 0.001}"))
+    run = Run((tmp_path / "training" / "job-1").resolve())
+    run.prepare(asked)
+    run.half.mkdir()
+    run.finish(asked, trained(asked))
+    said: list[Progress] = []
+    result = await stage.run(job("training: {method: full, learning_rate: 0.001}"), said.append)
+    assert (result.outcome, said) == (Outcome.DONE, [])  # no process was started
+    assert {name: result.facts[name] for name in ("kind", "base_model", "dir", "method")} == {
+        "kind": "adapter",
+        "base_model": "triage",
+        "dir": str(run.result),
+        "method": "full",
+    }
+    assert result.facts["metrics"] == {"held_out_loss": 0.5, "held_out_loss_before": 2.0}
+    assert (result.facts["learning_rate"], result.facts["seed"]) == (0.001, 7)
+    # What comes of it is what a version is made of.
+    event = Event(Trigger.DONE, 1, facts=result.facts)
+    [made] = effects(job(), transition(job(), event), event)
+    assert (made.made.kind, made.made.base_model) == ("adapter", "triage")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("triage", "bases/triage"), ("triage-v3", "models/triage-v3")]
+)
+def test_a_base_is_an_engines_model_or_a_version(
+    stage: TrainingStage, tmp_path: Path, name: str, path: str
+) -> None:
+    asked = stage._request(job(f"training: {{base_model: {name}}}"))
+    assert (asked.base_model, asked.base_path) == (name, (tmp_path / path).resolve())
+
+
+@pytest.mark.parametrize(
+    ("policy", "dataset", "message"),
+    [
+        ("training: {method: qlora}", DATASET, r"the policy: training\.method"),
+        ("training: 3", DATASET, "the policy: training: "),
+        ("training: {base_model: other}", DATASET, "PENSTOCK_RETRAIN_BASE_MODELS"),
+        ("", {}, "no dataset"),
+    ],
+)
+async def test_what_trying_again_would_not_help_fails_the_job(
+    stage: TrainingStage, policy: str, dataset: Any, message: str
+) -> None:
+    with pytest.raises(StageBroken, match=message):
+        await stage.run(job(policy, dataset), lambda _: None)
+
+
+async def test_nothing_is_left_to_clean_of_what_never_began(stage: TrainingStage) -> None:
+    await stage.clean(job())
+
+
+@pytest.mark.parametrize(
+    ("written", "bases"),
+    [
+        ("triage=a/b", {"triage": Path("a/b")}),
+        (" one = /x , two=/y,", {"one": Path("/x"), "two": Path("/y")}),
+        ("", {}),
+    ],
+)
+def test_base_models_are_named_directories(
+    monkeypatch: pytest.MonkeyPatch, written: str, bases: dict[str, Path]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_RETRAIN_BASE_MODELS", written)
+    assert RetrainSettings.load().base_models == bases
+
+
+def test_a_base_model_without_a_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_RETRAIN_BASE_MODELS", "triage,other=/x")
+    with pytest.raises(SettingsError, match=r"PENSTOCK_RETRAIN_BASE_MODELS: .*name=directory"):
+        RetrainSettings.load()
