@@ -49,6 +49,8 @@ class DriftDoor:
         self._moved = moved
         self._clock_us = clock_us
         self._working: set[asyncio.Task[None]] = set()
+        # Whoever waits longest has it next: of two findings of a model the first opens the job.
+        self._turn = asyncio.Lock()
 
     def accept(self, delivery: Delivery) -> None:
         """Opens the job that the finding asks for, if the policy allows it."""
@@ -75,18 +77,22 @@ class DriftDoor:
         ]
 
     async def _open(self, event: drift_pb2.DriftEvent, delivery: Delivery) -> None:
+        async with self._turn:
+            await self._patiently(event)
+        delivery.complete(())
+
+    async def _patiently(self, event: drift_pb2.DriftEvent) -> None:
         while True:
             try:
                 await self._try(event)
-                break
+                return
             except Unavailable as error:
                 # The position stays: nothing is lost while the database is away.
                 log.warning("a finding waits for the database", error=str(error))
                 await asyncio.sleep(RETRY_S)
             except InvalidRequest as error:
                 log.error("a finding opens no job", finding=event.event_id, reason=str(error))
-                break
-        delivery.complete(())
+                return
 
     async def _try(self, event: drift_pb2.DriftEvent) -> None:
         ask = ask_of(event)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.v1 import response_pb2, route_pb2
+from penstock_retrain.canary import observing
 from penstock_retrain.canary.shadow_stage import ShadowStage
 from penstock_retrain.canary.stage import CanaryStage
 from penstock_retrain.jobs.policy import merged_document
@@ -29,6 +30,9 @@ canary:
   max_s: 3600
   steps: [{percent: 20, values: 20}, {percent: 50, values: 40}]
 """
+
+
+TRIES = 300
 
 
 @pytest.fixture
@@ -167,8 +171,10 @@ async def waited(here: World, job: Job, condition: Callable[[Any], bool]) -> boo
 
 async def begun(here: World, job: Job, condition: Callable[[Any], bool]) -> None:
     """Runs a canary until what it kept is so; it is ended and begun again on the way."""
-    done = False
+    done, tries = False, 0
     while not done:
+        tries += 1
+        assert tries < TRIES, here.place.store.get(job.id).told(S.CANARY)
         stage = CanaryStage(here.desk(), here.log.where(), poll_s=0)
         running = asyncio.create_task(stage.run(here.place.store.get(job.id), lambda _: None))
         done = await waited(here, job, condition)
@@ -176,13 +182,15 @@ async def begun(here: World, job: Job, condition: Callable[[Any], bool]) -> None
         await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.mark.parametrize("limit", [29, 10_000])
+@pytest.mark.parametrize(("limit", "faults"), [(29, 0.0), (10_000, 0.0), (29, 0.2)])
 async def test_ended_on_the_way_exactly_what_was_written_is_counted(
-    make: Callable[..., World], limit: int
+    make: Callable[..., World], limit: int, faults: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = make(0.9, limit=limit)
     job = to_shadow(here, POLICY.replace("values: 20}", "values: 100000}"))
     job = ended(here, job, await run(here, job))
+    here.log.faults = faults
+    monkeypatch.setattr(observing, "RETRY_S", 0.001)
     await begun(here, job, lambda kept: kept.get("journal", {}).get("version", 0) > 0)
     version = here.route().version
     for _ in range(4):
@@ -201,6 +209,31 @@ async def test_ended_on_the_way_exactly_what_was_written_is_counted(
     # What waits for a partner is not settled; nothing else is missing, nothing is twice.
     assert written(here, version)["candidate"] - 32 <= settled
     assert settled <= written(here, version)["candidate"]
+
+
+async def test_what_is_shown_early_still_takes_every_step(make: Callable[..., World]) -> None:
+    here = make(0.95)
+    policy = POLICY.replace("margin: 0.2", "margin: 0.5").replace("pairs: 20", "pairs: 100")
+    job = to_shadow(here, policy)
+    job = ended(here, job, await run(here, job))
+    # The shadow alone has shown it.
+    assert job.result(S.SHADOW)["standing"]["accuracy"]["e_non_inferiority"] > 20
+    job = await both(here, job)
+    assert (job.state, job.step) == (S.PROMOTED, 2)
+    kinds = [str(entry.change.kind) for entry in here.place.outbox.of_job(job.id)]
+    assert kinds == ["shadow", "split", "split", "promote"]
+
+
+async def test_what_is_not_shown_in_time_is_not_promoted(make: Callable[..., World]) -> None:
+    """All values that were asked for, an equal candidate, and a gain to be shown."""
+    here = make(0.9)
+    policy = POLICY.replace("minimum: 30", "minimum: 30\n  goal: gain")
+    job = to_shadow(here, policy.replace("max_s: 3600", "max_s: 15"))
+    job = ended(here, job, await run(here, job))
+    result = await run(here, job)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.reason.startswith("the time is up; accuracy: better, not shown")
+    assert here.place.store.get(job.id).step == 2
 
 
 async def test_without_feedback_it_holds_and_then_asks(make: Callable[..., World]) -> None:

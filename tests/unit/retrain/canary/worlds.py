@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from penstock.codec import encode
+from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import common_pb2, feedback_pb2, response_pb2, route_pb2
 from penstock_retrain.canary.observing import CanaryLog, Offsets
@@ -19,9 +20,16 @@ PARTITIONS = 2
 
 
 class MemoryLog:
-    """Topics as lists; see `penstock_retrain.canary.observing.Windows`."""
+    """Topics as lists; see `penstock_retrain.canary.observing.Windows`.
 
-    def __init__(self, limit: int = 10_000) -> None:
+    Args:
+        limit: Records that a read gives at most.
+        faults: How often a call fails.
+    """
+
+    def __init__(self, limit: int = 10_000, faults: float = 0.0) -> None:
+        self.faults = faults
+        self.draw = random.Random(1)
         self.records: dict[str, list[list[Record]]] = {}
         self.limit = limit
         self.name = "memory.1"
@@ -47,7 +55,12 @@ class MemoryLog:
         )
         topic[number].append(record)
 
+    def _may_fail(self) -> None:
+        if self.draw.random() < self.faults:
+            raise LogError("the log is away")
+
     async def ends(self, topic: str) -> dict[int, int]:
+        self._may_fail()
         return {n: len(records) for n, records in enumerate(self._topic(topic))}
 
     async def at(self, topic: str, instant_ms: int) -> dict[int, int]:
@@ -59,6 +72,7 @@ class MemoryLog:
     async def read(
         self, topic: str, start: Offsets, end: Offsets, limit: int
     ) -> tuple[list[Record], dict[int, int]]:
+        self._may_fail()
         found: list[Record] = []
         after = dict(start)
         for number, records in enumerate(self._topic(topic)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from penstock.v1 import alert_pb2, drift_pb2, job_pb2
 from penstock_retrain.drift_door import DriftDoor
 from penstock_retrain.jobs.news import News
 from penstock_retrain.jobs.opening import Opening
+from penstock_retrain.jobs.policy import Ask
 from penstock_retrain.jobs.stages import Progress
-from penstock_retrain.jobs.states import JobState, Trigger
+from penstock_retrain.jobs.states import Job, JobState, Trigger
 from tests.unit.retrain.jobs.places import Place
 
 S, T = JobState, Trigger
@@ -183,6 +185,26 @@ async def test_a_finding_opens_one_job_however_often_it_comes(place: Place) -> N
     place.tick(11_000_000)
     await handled(door, finding(place, "e4"))
     assert [j.cause.event_id for j in place.store.newest(before=None, limit=9)] == ["e4", "e1"]
+
+
+class FirstIsSlow(Opening):
+    """The first finding's job is opened when the second one's is, if that does not wait for it."""
+
+    opened = threading.Event()
+
+    def asked(self, ask: Ask, now_us: int) -> tuple[Job | None, str]:
+        if ask.cause.event_id == "e1":
+            self.opened.wait(0.5)
+        found = super().asked(ask, now_us)
+        self.opened.set()
+        return found
+
+
+async def test_of_two_findings_at_once_the_first_opens_the_job(place: Place) -> None:
+    door = DriftDoor(FirstIsSlow(place.store, lambda: ""), "p.dlq", lambda: None, place.tick)
+    await asyncio.gather(*(handled(door, finding(place, name)) for name in ("e1", "e2")))
+    (job,) = place.store.newest(before=None, limit=9)
+    assert job.cause.event_id == "e1"
 
 
 def test_what_is_no_event_is_a_dead_letter(place: Place) -> None:

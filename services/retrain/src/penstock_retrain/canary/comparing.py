@@ -117,13 +117,19 @@ class Running:
                 "made anew; start another job"
             )
         candidate = candidate_for(job)
-        folding = folding_for(policy, journal.champion, candidate, split=not copies)
-        observer = Observer(where, job.model, candidate.name, folding, copies=copies)
-        try:
-            await patiently(lambda: observer.recall(journal), lambda said: report(Progress(said)))
-        except BaseException:
-            await observer.close()
-            raise
+
+        async def recalled() -> tuple[Folding, Observer]:
+            # Made anew for each try: what was folded half-way would count twice.
+            folding = folding_for(policy, journal.champion, candidate, split=not copies)
+            observer = Observer(where, job.model, candidate.name, folding, copies=copies)
+            try:
+                await observer.recall(journal)
+            except BaseException:
+                await observer.close()
+                raise
+            return folding, observer
+
+        folding, observer = await patiently(recalled, lambda said: report(Progress(said)))
         trial = CanaryTest.from_state(dict(journal.trial))
         return cls(desk, job, journal, trial, folding, observer, report)
 
