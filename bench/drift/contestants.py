@@ -20,7 +20,7 @@ from river.drift.kswin import KSWIN
 from bench.drift.matching import Values
 from bench.drift.streams import DAY, SPACING_MS, Scenario
 from bench.drift.together import COPIED, evidence_of, normalised
-from penstock_drift.channel import SignalChannel, Watch
+from penstock_drift.channels.channel import SignalChannel, Watch
 from penstock_drift.detectors import calibrated
 from penstock_drift.detectors.bernoulli import Bernoulli
 from penstock_drift.detectors.bounded import Bounded
@@ -28,9 +28,9 @@ from penstock_drift.detectors.gaussian import Gaussian
 from penstock_drift.detectors.multinomial import Multinomial
 from penstock_drift.detectors.river_backed import RiverBacked
 from penstock_drift.detectors.vector import Point
-from penstock_drift.evidence import Exemplar
+from penstock_drift.records.evidence import Exemplar
+from penstock_drift.records.values import Kind, SignalType, Source
 from penstock_drift.signals.declared import Declaration, Transform
-from penstock_drift.values import Kind, SignalType, Source
 
 __all__ = ["BANK", "Bank", "contestants", "declaration_of", "prepared", "watch_of"]
 

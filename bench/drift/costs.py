@@ -14,12 +14,12 @@ from typing import Any
 from bench.drift.comparison import TARGET
 from bench.drift.contestants import Alarming, contestants, prepared
 from bench.drift.streams import SCENARIOS, Sizes, quiet
-from penstock_drift.bank import CatalogueBank
-from penstock_drift.evidence import Exemplar
-from penstock_drift.fold import PartitionFold
-from penstock_drift.policy import parse_policy
+from penstock_drift.channels.bank import CatalogueBank
+from penstock_drift.fold.partition import PartitionFold
+from penstock_drift.policy.document import parse_policy
+from penstock_drift.records.evidence import Exemplar
+from penstock_drift.records.values import Key, Observation, PolicyChange, Source, Tick
 from penstock_drift.signals.catalogue import CATALOGUE
-from penstock_drift.values import Key, Observation, PolicyChange, Source, Tick
 
 __all__ = ["SIGNALS", "draw_values", "single", "throughput"]
 

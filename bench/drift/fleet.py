@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from bench.drift.costs import SIGNALS, START_MS, draw_values
-from penstock_drift.bank import CatalogueBank
-from penstock_drift.evidence import TickEvidence
-from penstock_drift.fold import PartitionFold
-from penstock_drift.judge import Judge, Verdicts
+from penstock_drift.channels.bank import CatalogueBank
+from penstock_drift.findings.states import State
+from penstock_drift.fold.partition import PartitionFold
+from penstock_drift.judge.judge import Judge, Verdicts
+from penstock_drift.records.evidence import TickEvidence
+from penstock_drift.records.values import Key, Observation, Source, Tick
 from penstock_drift.signals.catalogue import CATALOGUE
-from penstock_drift.states import State
-from penstock_drift.values import Key, Observation, Source, Tick
 
 __all__ = ["CHANGE_AT", "fleet"]
 

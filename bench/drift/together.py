@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from bench.drift.matching import Values
 from bench.drift.streams import DAY, SPACING_MS
-from penstock_drift.channel import SignalChannel
+from penstock_drift.channels.channel import SignalChannel
+from penstock_drift.channels.lanes import NumberLane
+from penstock_drift.channels.normalise import CLIP
 from penstock_drift.detectors.bernoulli import Bernoulli
 from penstock_drift.detectors.bounded import Bounded
 from penstock_drift.detectors.gaussian import LIMIT, SHIFTS, SPREADS, Gaussian
 from penstock_drift.detectors.mixture import CAP, RECOVERED
-from penstock_drift.lanes import NumberLane
-from penstock_drift.normalise import CLIP
 
 __all__ = ["COPIED", "evidence_of", "normalised"]
 

@@ -15,12 +15,12 @@ from penstock.codec import decode, encode
 from penstock.kafka.reader import LogReader, Start
 from penstock.records import Record
 from penstock.v1 import common_pb2, drift_pb2, feedback_pb2, response_pb2
-from penstock_drift.bank import CatalogueBank
-from penstock_drift.findings_wire import event_to_wire
-from penstock_drift.replaying import Replay
+from penstock_drift.channels.bank import CatalogueBank
+from penstock_drift.findings.wire import event_to_wire
+from penstock_drift.records.signal_wire import from_record
+from penstock_drift.records.values import Observation
+from penstock_drift.replay.replaying import Replay
 from penstock_drift.signals.catalogue import CATALOGUE
-from penstock_drift.values import Observation
-from penstock_drift.wire import from_record
 from tests.integration.operator_place import Place
 
 BEGAN_MS = 1_767_225_600_000  # 2026-01-01

@@ -19,8 +19,8 @@ import pytest
 from penstock.codec import JSON, encode
 from penstock.records import Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2
-from penstock_drift.alertmanager import Alertmanager, Forwarder
-from penstock_drift.feed import IncidentFeed
+from penstock_drift.notify.alertmanager import Alertmanager, Forwarder
+from penstock_drift.views.feed import IncidentFeed
 from penstock_native.ports import free_port
 
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")

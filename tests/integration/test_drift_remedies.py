@@ -17,9 +17,9 @@ from penstock.rpc.channel import open_channel
 from penstock.v1 import alert_pb2, drift_pb2, drift_service_pb2, route_pb2
 from penstock.v1.drift_service_pb2_grpc import DriftStub
 from penstock_drift.doors import Doors
-from penstock_drift.policy import Policy, parse_policy
+from penstock_drift.policy.document import Policy, parse_policy
+from penstock_drift.records.signal_wire import SignalWriter
 from penstock_drift.settings import DriftSettings
-from penstock_drift.wire import SignalWriter
 from penstock_native.kafka import KafkaServer
 from penstock_native.ports import free_port
 from tests.integration.operator_place import Place, make_place

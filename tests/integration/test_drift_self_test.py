@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock_drift.policy import SELF_TEST_MODEL
+from penstock_drift.policy.document import SELF_TEST_MODEL
 from penstock_native.ports import free_port
 from tests.integration.drift_stream import events_of
 from tests.integration.drift_worker import worker

@@ -20,8 +20,8 @@ from penstock.kafka.reader import LogReader
 from penstock.kafka.transactions import TransactionalPublisher
 from penstock.records import Outgoing, Record
 from penstock.v1 import feedback_pb2, response_pb2
-from penstock_drift.values import Observation, Tick
-from penstock_drift.wire import from_record
+from penstock_drift.records.signal_wire import from_record
+from penstock_drift.records.values import Observation, Tick
 from tests.integration.operator_place import Place, admitted, make_place
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ WAVE = 300  # responses that are written for each kill
 WORKER = """
 import asyncio
 from penstock.kafka.publisher import KafkaPublisher
-from penstock_drift.collector import Collector
+from penstock_drift.extraction.collector import Collector
 from penstock_drift.settings import DriftSettings
 
 async def main():

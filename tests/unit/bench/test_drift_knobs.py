@@ -19,7 +19,7 @@ from bench.drift.knobs_cases import (
 )
 from bench.drift.knobs_page import page
 from bench.drift.knobs_traffic import POLICY
-from penstock_drift.policy import parse_policy
+from penstock_drift.policy.document import parse_policy
 from penstock_drift.signals.catalogue import CATALOGUE
 
 BY_NAME = {case.name: case for case in CASES}

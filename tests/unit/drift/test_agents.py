@@ -12,11 +12,11 @@ from penstock.errors import InvalidRequest, Unavailable
 from penstock.kafka.ports import Fenced, LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2
-from penstock_drift.fold_agent import FoldAgent
-from penstock_drift.judge_agent import JudgeAgent, evidence_of
-from penstock_drift.snapshots import StateRecords, laid_over
-from penstock_drift.values import Observation, Tick
-from penstock_drift.wire import SignalWriter
+from penstock_drift.records.signal_wire import SignalWriter
+from penstock_drift.records.values import Observation, Tick
+from penstock_drift.worker.fold_agent import FoldAgent
+from penstock_drift.worker.judge_agent import JudgeAgent, evidence_of
+from penstock_drift.worker.snapshots import StateRecords, laid_over
 from tests.unit.drift.toy import BANK, DECLARED, interleaved, make_world
 
 SIGNALS, EVIDENCE = Partition("p.signals", 0), Partition("p.evidence", 0)

@@ -17,9 +17,9 @@ from penstock.incidents import AlertBook
 from penstock.records import Partition, Record
 from penstock.settings import SettingsError
 from penstock.v1 import alert_pb2, drift_pb2
-from penstock_drift.alertmanager import Alertmanager, Forwarder, addresses
-from penstock_drift.feed import IncidentFeed
-from penstock_drift.notify import payloads
+from penstock_drift.notify.alertmanager import Alertmanager, Forwarder, addresses
+from penstock_drift.notify.payloads import payloads
+from penstock_drift.views.feed import IncidentFeed
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 HOLD = dt.timedelta(minutes=4)

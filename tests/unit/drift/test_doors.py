@@ -16,14 +16,14 @@ from penstock.rpc.channel import open_channel
 from penstock.rpc.server import Server, Service
 from penstock.v1 import alert_pb2, drift_pb2, drift_service_pb2, drift_service_pb2_grpc
 from penstock.v1.drift_service_pb2_grpc import DriftStub
-from penstock_drift.bank import CatalogueBank
-from penstock_drift.evidence import Exemplar
-from penstock_drift.feed import Changes, IncidentFeed, SignalView
-from penstock_drift.policy import parse_policy
+from penstock_drift.channels.bank import CatalogueBank
+from penstock_drift.policy.document import parse_policy
+from penstock_drift.records.evidence import Exemplar
+from penstock_drift.records.values import Kind, SignalType, Source
 from penstock_drift.servicer import DriftServicer
 from penstock_drift.signals.declared import Declaration
-from penstock_drift.statuses import SavedStatuses
-from penstock_drift.values import Kind, SignalType, Source
+from penstock_drift.views.feed import Changes, IncidentFeed, SignalView
+from penstock_drift.views.statuses import SavedStatuses
 
 CATALOGUE = {
     "refusal": Declaration("refusal", SignalType.BINARY, Kind.OUTPUT),
@@ -63,9 +63,9 @@ class World:
 
     def save(self, model: str, partition: int, *refusals: float) -> None:
         """A key's state as the fold saves it, after some values of `refusal`."""
-        from penstock_drift.keys import KeySnapshot
-        from penstock_drift.snapshots import _dump, _key_to_json
-        from penstock_drift.values import Key
+        from penstock_drift.fold.keys import KeySnapshot
+        from penstock_drift.records.values import Key
+        from penstock_drift.worker.snapshots import _dump, _key_to_json
 
         channel = CatalogueBank(CATALOGUE).channel("refusal", POLICY)
         assert channel is not None

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from penstock.cli.app import app
 from penstock.cli.run import UNREACHABLE
-from penstock_drift.policy import default_document
+from penstock_drift.policy.document import default_document
 from penstock_drift.signals.catalogue import CATALOGUE
 
 NOWHERE = {"PENSTOCK_KAFKA_BOOTSTRAP": "127.0.0.1:1", "PENSTOCK_DRIFT_GRPC_PORT": "1"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_drift.multiplicity import rejected
+from penstock_drift.judge.multiplicity import rejected
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from penstock.kafka.memory import MemoryBroker
 from penstock.measures import Kind, Measures
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2, route_pb2
-from penstock_drift.policy import Policy, Remedy, parse_policy
-from penstock_drift.remedies import Ask, Deed, Outcome, alert_of, ask_of, decide
-from penstock_drift.remedy_agent import RemedyAgent, RemedyView
+from penstock_drift.policy.document import Policy, Remedy, parse_policy
+from penstock_drift.remedies.agent import RemedyAgent, RemedyView
+from penstock_drift.remedies.decision import Ask, Deed, Outcome, alert_of, ask_of, decide
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 NOW_MS = round(NOW.timestamp() * 1000)

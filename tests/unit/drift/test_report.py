@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.v1 import alert_pb2, common_pb2, drift_pb2
-from penstock_drift import plots
-from penstock_drift.report import Sample, exemplars, report_page
+from penstock_drift.report import plots
+from penstock_drift.report.page import Sample, exemplars, report_page
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 EVIL = "<script>alert('x')</script>"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_drift.incidents import Phase
-from penstock_drift.judge import Verdicts
-from penstock_drift.states import State
+from penstock_drift.findings.incidents import Phase
+from penstock_drift.findings.states import State
+from penstock_drift.judge.judge import Verdicts
 from tests.unit.drift.toy import (
     FoldWorker,
     JudgeWorker,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import drift_pb2
-from penstock_drift.values import Key, Observation, PolicyChange, Source, Tick
-from penstock_drift.wire import SignalWriter, from_record, from_wire, to_wire
+from penstock_drift.records.signal_wire import SignalWriter, from_record, from_wire, to_wire
+from penstock_drift.records.values import Key, Observation, PolicyChange, Source, Tick
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 SINGLE = st.floats(width=32, allow_nan=False)

@@ -7,7 +7,12 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock_drift.evidence import (
+from penstock_drift.channels.parts import Parts
+from penstock_drift.fold.keys import Bank
+from penstock_drift.fold.partition import PartitionFold
+from penstock_drift.judge.judge import Judge, Verdicts
+from penstock_drift.policy.document import Policy
+from penstock_drift.records.evidence import (
     Channel,
     Exemplar,
     Histogram,
@@ -16,21 +21,7 @@ from penstock_drift.evidence import (
     TickEvidence,
     Vote,
 )
-from penstock_drift.fold import PartitionFold
-from penstock_drift.judge import Judge, Verdicts
-from penstock_drift.keys import Bank
-from penstock_drift.parts import Parts
-from penstock_drift.policy import Policy
-from penstock_drift.signals.declared import Declaration
-from penstock_drift.snapshots import (
-    StateRecords,
-    fold_records,
-    fold_state,
-    judge_records,
-    judge_state,
-    laid_over,
-)
-from penstock_drift.values import (
+from penstock_drift.records.values import (
     Key,
     Kind,
     Observation,
@@ -39,6 +30,15 @@ from penstock_drift.values import (
     Source,
     Tick,
     Value,
+)
+from penstock_drift.signals.declared import Declaration
+from penstock_drift.worker.snapshots import (
+    StateRecords,
+    fold_records,
+    fold_state,
+    judge_records,
+    judge_state,
+    laid_over,
 )
 
 DECLARED = {

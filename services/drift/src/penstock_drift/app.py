@@ -16,15 +16,15 @@ from penstock.records import Partition
 from penstock.streams import consume, make_app, on_assignment, read_to, run
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock.topics import topic_of
-from penstock_drift.bank import CatalogueBank
-from penstock_drift.collector import Collector
+from penstock_drift.channels.bank import CatalogueBank
 from penstock_drift.doors import Doors
-from penstock_drift.fold_agent import FoldAgent
-from penstock_drift.judge_agent import JudgeAgent
+from penstock_drift.extraction.collector import Collector
 from penstock_drift.settings import DriftSettings
 from penstock_drift.signals.catalogue import CATALOGUE
-from penstock_drift.state_store import KafkaStateStore
-from penstock_drift.turns import Turns
+from penstock_drift.worker.fold_agent import FoldAgent
+from penstock_drift.worker.judge_agent import JudgeAgent
+from penstock_drift.worker.state_store import KafkaStateStore
+from penstock_drift.worker.turns import Turns
 
 __all__ = ["serve"]
 

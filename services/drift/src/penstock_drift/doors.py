@@ -23,16 +23,16 @@ from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import drift_service_pb2, drift_service_pb2_grpc
 from penstock_drift import metrics
-from penstock_drift.alertmanager import Forwarder, addresses
-from penstock_drift.feed import IncidentFeed, SignalView
-from penstock_drift.policy import Policy, Severity
-from penstock_drift.remedy_agent import RemedyAgent, RemedyView
-from penstock_drift.selftest_agent import SelfTestAgent
+from penstock_drift.notify.alertmanager import Forwarder, addresses
+from penstock_drift.policy.document import Policy, Severity
+from penstock_drift.records.signal_wire import SignalWriter
+from penstock_drift.remedies.agent import RemedyAgent, RemedyView
+from penstock_drift.selftest.agent import SelfTestAgent
 from penstock_drift.servicer import DriftServicer
 from penstock_drift.settings import DriftSettings
 from penstock_drift.signals.catalogue import CATALOGUE
-from penstock_drift.statuses import SavedStatuses
-from penstock_drift.wire import SignalWriter
+from penstock_drift.views.feed import IncidentFeed, SignalView
+from penstock_drift.views.statuses import SavedStatuses
 
 __all__ = ["Doors"]
 

@@ -1,6 +1,6 @@
 """The metrics of drift's doors, remedies and self-test, each declared once.
 
-Those of the extraction are in `signal_metrics`, those of folds and judge in `fold_metrics`.
+Those of the extraction are in `extraction.metrics`, those of folds and judge in `worker.metrics`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from penstock.errors import InvalidRequest
 from penstock.incidents import Incident
 from penstock.rpc.errors import NotFound
 from penstock.v1 import alert_pb2, drift_service_pb2, drift_service_pb2_grpc
-from penstock_drift.feed import IncidentFeed, SignalView
-from penstock_drift.statuses import MAX_STATUSES
+from penstock_drift.views.feed import IncidentFeed, SignalView
+from penstock_drift.views.statuses import MAX_STATUSES
 
 __all__ = ["DriftServicer", "Statuses"]
 

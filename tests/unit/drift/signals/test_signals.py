@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_drift.records.values import Kind, SignalType, Value
 from penstock_drift.signals.catalogue import CATALOGUE, drawn, make_catalogue
 from penstock_drift.signals.declared import Origin
 from penstock_drift.signals.facts import Answer, Facts, Finish, Opinion, Outcome, Passage, Question
@@ -18,7 +19,6 @@ from penstock_drift.signals.language import language_of
 from penstock_drift.signals.structure import satisfies
 from penstock_drift.signals.topics import DIMENSIONS, HashedTrigrams
 from penstock_drift.signals.vocabulary import BINS
-from penstock_drift.values import Kind, SignalType, Value
 
 LONG = "The quick brown fox jumps over the lazy dog while the band plays on and on."
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}

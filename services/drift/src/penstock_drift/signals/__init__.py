@@ -1,1 +1,1 @@
-"""What is measured on requests, responses and feedback. Pure; `catalogue` lists all of it."""
+"""What is measured, and for which keys. Pure but for `command`; `catalogue` lists all of it."""

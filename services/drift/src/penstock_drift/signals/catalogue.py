@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from penstock_drift.records.values import Value
 from penstock_drift.signals import (
     cost,
     feedback,
@@ -25,7 +26,6 @@ from penstock_drift.signals import (
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Facts
 from penstock_drift.signals.topics import Embedder, HashedTrigrams, topic_signals
-from penstock_drift.values import Value
 
 __all__ = ["CATALOGUE", "Catalogue", "drawn", "make_catalogue"]
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from enum import Enum
 
+from penstock_drift.records.values import Kind, SignalType, Value
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType, Value
 
 __all__ = ["Declaration", "Draw", "Origin", "Transform"]
 

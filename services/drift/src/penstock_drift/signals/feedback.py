@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 
 from penstock.labels import same
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import MAX_TEXT, Facts, parsed
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["GOLDEN", "SIGNALS"]
 

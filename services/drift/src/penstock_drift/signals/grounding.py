@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

@@ -6,9 +6,9 @@ import functools
 import re
 from typing import Any
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS", "UNDETERMINED", "language_of"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin, Transform
 from penstock_drift.signals.facts import Facts, Finish
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

@@ -7,9 +7,9 @@ mean entropy; a signal of its own would say the same again, and cost evidence am
 
 from __future__ import annotations
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

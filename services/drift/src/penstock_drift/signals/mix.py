@@ -6,9 +6,9 @@ import itertools
 import zlib
 from collections import Counter
 
+from penstock_drift.records.values import Counts, Kind, SignalType
 from penstock_drift.signals.declared import Declaration
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Counts, Kind, SignalType
 
 __all__ = ["BINS", "SIGNALS"]
 

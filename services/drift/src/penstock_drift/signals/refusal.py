@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration
 from penstock_drift.signals.facts import Facts
 from penstock_drift.signals.packs import pack
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

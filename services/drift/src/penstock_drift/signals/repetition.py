@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

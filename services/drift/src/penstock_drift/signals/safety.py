@@ -6,10 +6,10 @@ Hits of pattern packs: made to see a rate change, not to judge a single text.
 from __future__ import annotations
 
 from penstock.personal_data import has_personal_data
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import MAX_TEXT, Facts
 from penstock_drift.signals.packs import pack
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

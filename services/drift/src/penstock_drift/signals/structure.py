@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator, SchemaError, ValidationError, valid
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS", "satisfies"]
 

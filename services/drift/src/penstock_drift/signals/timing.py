@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Transform
 from penstock_drift.signals.facts import Facts, Outcome
-from penstock_drift.values import Kind, SignalType
 
 __all__ = ["SIGNALS"]
 

@@ -17,9 +17,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from penstock_drift.records.values import Kind, SignalType, Vector
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Kind, SignalType, Vector
 
 __all__ = ["DIMENSIONS", "Embedder", "HashedTrigrams", "topic_signals"]
 

@@ -10,9 +10,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 
+from penstock_drift.records.values import Counts, Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import Facts
-from penstock_drift.values import Counts, Kind, SignalType
 
 __all__ = ["BINS", "SIGNALS"]
 

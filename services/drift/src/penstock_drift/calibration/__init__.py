@@ -1,0 +1,1 @@
+"""Dials of the calibrated channel from quiet traffic: `penstock drift calibrate`."""

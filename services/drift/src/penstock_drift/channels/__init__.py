@@ -1,0 +1,1 @@
+"""One signal of one key: normalised, given to its detectors, told to the fold. Pure."""

@@ -1,0 +1,1 @@
+"""From `responses` and `feedback` to `signals`, each record exactly once."""

@@ -1,0 +1,1 @@
+"""One partition of `signals`, folded into evidence tick by tick. Pure."""

@@ -1,0 +1,1 @@
+"""All evidence, judged together tick by tick. Pure."""

@@ -1,0 +1,1 @@
+"""Alertmanager: which alerts it is told of, in which words, and how often."""

@@ -1,0 +1,1 @@
+"""Operational drift, answered without asking anybody: decided, then carried out."""

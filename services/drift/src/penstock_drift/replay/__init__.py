@@ -1,0 +1,1 @@
+"""What was found, found again from `signals`: `penstock drift replay`."""

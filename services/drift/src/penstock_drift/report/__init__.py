@@ -1,0 +1,1 @@
+"""An incident as one page: `penstock drift report`."""

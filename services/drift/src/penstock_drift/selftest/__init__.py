@@ -1,0 +1,1 @@
+"""Made-up changes that have to be found, all the time."""

@@ -1,0 +1,1 @@
+"""What the gRPC door shows: incidents, and where signals stand."""

@@ -1,0 +1,1 @@
+"""Folds and the judge at work on the log: records in, findings and kept state out."""
