@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -250,6 +251,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     if driver is not None:
         driver.kill()
     await until(lambda: not alive(place.run.worker_pid))
+    shutil.rmtree(ray_folder(place.run.path), ignore_errors=True)
 
 
 def alive(pid: int | None) -> bool:
