@@ -166,5 +166,7 @@ def _print(made: GateReport) -> None:
     for row in made.rows:
         if row.reason:
             out.print(f"{row.slice}, {row.rule}: {row.reason}", markup=False)
+        if row.verdict == "fail":
+            out.print(f"{row.slice}, {row.rule}: not so, as in", markup=False)
         for worst in row.worst if row.verdict == "fail" else ():
             out.print(f"  {worst.id}: {worst.answered[:120]!r}", markup=False)

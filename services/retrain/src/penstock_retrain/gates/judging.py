@@ -278,7 +278,8 @@ def _threshold(rule: Rule) -> float:
 
 def _said(rule: Rule) -> str:
     unit = f" {rule.declared.unit}" if rule.declared.unit else ""
-    what = rule.metric + "".join(f" {value}" for value in rule.options.values())
+    options = ", ".join(f"{name} {value}" for name, value in rule.options.items())
+    what = f"{rule.metric} ({options})" if options else rule.metric
     if rule.within is not None:
         what = f"share of answers with {what} up to {rule.within:g}{unit}"
     elif rule.within_times is not None:

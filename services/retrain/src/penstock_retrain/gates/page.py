@@ -106,7 +106,7 @@ def _worst(row: Row) -> str:
     if not row.worst:
         return ""
     compared = any(each.other is not None for each in row.worst)
-    heads = ("example", "score", "question", "expected", "answer", *(("than",) * compared))
+    heads = ("example", "score", "question", "expected", "answer", *(("compared with",) * compared))
     head = "".join(f"<th>{each}</th>" for each in heads)
     body = "".join(_example(each, compared) for each in row.worst)
     opened = "" if row.verdict is Verdict.PASS else " open"
