@@ -133,7 +133,7 @@ def test_who_is_judged_and_beside_whom(tmp_path: Path) -> None:
     base = model(tmp_path / "base")
     trained = adapter(tmp_path / "run")
     contenders = RegistryContenders(
-        place.registry, tmp_path / "adapters", tmp_path / "models", lambda name: base
+        place.registry, tmp_path / "adapters", tmp_path / "models", {"triage": base}
     )
     facts: dict[str, object] = {"kind": "adapter", "base_model": "triage", "dir": str(trained)}
     asked = job(training=facts)
@@ -157,6 +157,9 @@ def test_who_is_judged_and_beside_whom(tmp_path: Path) -> None:
     asked = job(training={"kind": "full", "base_model": "triage", "dir": str(full)})
     assert contenders.candidate(asked).model == full
     assert contenders.candidate(asked).digest != contender_of("base", base).digest
+    asked = job(training={"kind": "adapter", "base_model": "other", "dir": str(trained)})
+    with pytest.raises(GateError, match="'other': name it in PENSTOCK_RETRAIN_BASE_MODELS"):
+        contenders.candidate(asked)
     with pytest.raises(GateError, match="says no dir"):
         contenders.candidate(job())
     place.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.manifest import ManifestError, digest_of, file_digests
@@ -56,7 +56,7 @@ class RegistryContenders:
         registry: Versions and aliases.
         adapters: Where registered adapters are.
         models: Where registered full weights are.
-        base_dir_of: The directory of a model that engines serve by a name.
+        base_models: Directories of the engines' models, by the name that engines serve them by.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class RegistryContenders:
         registry: Registry,
         adapters: Path,
         models: Path,
-        base_dir_of: Callable[[str], Path],
+        base_models: Mapping[str, Path],
     ) -> None:
         self._registry = registry
         self._adapters = adapters
         self._models = models
-        self._base_dir_of = base_dir_of
+        self._base_models = base_models
 
     def candidate(self, job: Job) -> Contender:
         """What the job's training made.
@@ -83,7 +83,7 @@ class RegistryContenders:
         path, name = Path(str(made["dir"])), f"candidate of {job.id}"
         if made.get("kind") == "full":
             return contender_of(name, path)
-        return contender_of(name, self._base_dir_of(str(made.get("base_model", ""))), path)
+        return contender_of(name, self._base(str(made.get("base_model", ""))), path)
 
     def champion(self, job: Job) -> Contender:
         """What serves the model now: the champion, or the base model where no job made one.
@@ -95,8 +95,17 @@ class RegistryContenders:
             version = self._registry.by_alias(job.model, CHAMPION)
         except NoSuchVersion:
             base = str(job.result(JobState.TRAINING).get("base_model", ""))
-            return contender_of(base, self._base_dir_of(base))
+            return contender_of(base, self._base(base))
         if version.kind == "full":
             return contender_of(version.name, self._models / version.name)
-        model = self._base_dir_of(version.base_model)
+        model = self._base(version.base_model)
         return contender_of(version.name, model, self._adapters / version.name)
+
+    def _base(self, name: str) -> Path:
+        found = self._base_models.get(name)
+        if found is None:
+            raise GateError(
+                f"no directory is known of the engines' model {name!r}: name it in "
+                "PENSTOCK_RETRAIN_BASE_MODELS"
+            )
+        return found
