@@ -19,12 +19,16 @@ from penstock_retrain.dataset.findings import KafkaFindings
 from penstock_retrain.dataset.policy import DatasetPolicy
 from penstock_retrain.dataset.stage import DatasetStage, Settling
 from penstock_retrain.dataset.store import FileStore
+from penstock_retrain.gates.contenders import RegistryContenders
+from penstock_retrain.gates.stage import GateStage
 from penstock_retrain.jobs.policy import parse_policy
 from penstock_retrain.jobs.stages import Desk, Stage
 from penstock_retrain.jobs.states import JobState
 from penstock_retrain.registry.stage import RegisteringStage
 from penstock_retrain.registry.store import Registry
 from penstock_retrain.settings import RetrainSettings
+from penstock_retrain.training.request import Resources
+from penstock_retrain.training.stage import TrainingStage
 
 __all__ = ["Parts", "compose_stages"]
 
@@ -53,10 +57,12 @@ class Parts:
 
 
 def compose_stages(parts: Parts) -> Mapping[JobState, Stage]:
-    """What each state does. A job fails, and says so, in a state that nothing is named for."""
+    """What each state does."""
     log = _canary_log(parts)
     return {
         JobState.DATASET: _dataset(parts),
+        JobState.TRAINING: _training(parts.settings),
+        JobState.EVALUATING: _gates(parts),
         JobState.REGISTERING: _registering(parts),
         JobState.SHADOW: ShadowStage(parts.desk, log),
         JobState.CANARY: CanaryStage(parts.desk, log),
@@ -73,6 +79,26 @@ def _dataset(parts: Parts) -> Stage:
         parts.collector,
         policy_of=lambda document: DatasetPolicy.of(parse_policy(document).dataset),
     )
+
+
+def _training(settings: RetrainSettings) -> Stage:
+    resources = Resources(
+        settings.ray_address,
+        settings.training_cpus,
+        settings.training_gpus,
+        settings.training_memory_mib,
+        settings.training_retries,
+    )
+    folder = settings.work_dir / "training"
+    return TrainingStage(folder, resources, settings.base_models, settings.models_dir)
+
+
+def _gates(parts: Parts) -> Stage:
+    settings = parts.settings
+    contenders = RegistryContenders(
+        parts.registry, settings.adapters_dir, settings.models_dir, settings.base_models
+    )
+    return GateStage(settings.work_dir / "gates", settings.suites_dir, contenders)
 
 
 def _canary_log(parts: Parts) -> CanaryLog:
