@@ -38,8 +38,10 @@ class Gate(FileStore):
         super().__init__(url)
         self.open = threading.Event()
         self.open.set()
+        self.reached = threading.Event()
 
     def stage(self, target: str, data: bytes) -> str:
+        self.reached.set()
         assert self.open.wait(60)
         return super().stage(target, data)
 
@@ -213,7 +215,7 @@ async def test_a_sleeper_writes_again_what_its_successor_wrote_and_nobody_counts
     asleep.open.clear()
     sleeper = Member(broker, asleep, Bounds(rows=20))
     running = asyncio.create_task(sleeper.consumer.run())
-    await until(lambda: sum(each.held for each in sleeper.consumer.standing()) >= 50)
+    await until(asleep.reached.is_set)
     async with member(broker, awake, Bounds(rows=7), drain_s=5) as successor:
         stopping = asyncio.create_task(sleeper.consumer.stop(0))
         flushing = asyncio.create_task(successor.flush())

@@ -8,10 +8,9 @@ worker takes it over at one place of the log of `signals`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from importlib import resources
 from typing import Any, Literal, Self
@@ -19,6 +18,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from penstock.documents import DocumentError, fault_lines, read_mapping
 from penstock_drift.policy.actions import RETRAIN, Actions, Remedy, Retrain, Strict
 from penstock_drift.records.values import Kind
 
@@ -278,21 +278,14 @@ def parse_policy(document: str) -> Policy:
     Raises:
         PolicyError: It is none; every error on a line of its own.
     """
+    wanted = "no policy: write `field: value` lines, as default_policy.yaml does"
     try:
-        found = yaml.safe_load(document)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise PolicyError(f"no YAML: {line}{error.problem}") from None
-    except yaml.YAMLError as error:
-        raise PolicyError(f"no YAML: {error}") from None
-    if found is None:
-        found = {}
-    if not isinstance(found, dict):
-        raise PolicyError("no policy: write `field: value` lines, as default_policy.yaml does")
-    try:
+        found = read_mapping(document, wanted)
         return Policy.model_validate(yaml.safe_load(default_document()) | found)
+    except DocumentError as error:
+        raise PolicyError(str(error)) from None
     except ValidationError as error:
-        raise PolicyError("\n".join(_lines(error))) from None
+        raise PolicyError("\n".join(fault_lines(error, lambda _: _FIELDS))) from None
 
 
 def default_document() -> str:
@@ -319,22 +312,6 @@ def _answers(remedy: Remedy, finding: Finding) -> bool:
 
 def _any_match(patterns: Iterable[str], name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _lines(error: ValidationError) -> Iterator[str]:
-    for each in error.errors():
-        path = [str(part) for part in each["loc"]]
-        field = ".".join(path) or "policy"
-        if each["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], _FIELDS, n=1)
-            yield f"{field}: not known; " + (f"did you mean {close[0]}?" if close else "remove it")
-        elif each["type"] == "missing":
-            yield f"{field}: missing; add it"
-        else:
-            message = str(each["msg"]).removeprefix("Value error, ")
-            given = each["input"]
-            shown = f" (it is {given!r})" if isinstance(given, str | int | float) else ""
-            yield f"{field}: {message}{shown}"
 
 
 _MODELS = (Policy, SignalRule, Limits, Rebase, Severities, Actions, Retrain, Remedy, SelfTest)

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from penstock.documents import DocumentError, fault_lines, read_mapping
 from penstock_retrain.dataset.errors import PolicyError
 
 __all__ = [
@@ -207,7 +207,7 @@ class DatasetPolicy(_Part):
         try:
             return cls.model_validate(written)
         except ValidationError as error:
-            lines = [_line(each["loc"], each["msg"]) for each in error.errors()]
+            lines = fault_lines(error, lambda _: cls.model_fields, below="dataset")
             raise PolicyError("; ".join(lines)) from None
 
     @classmethod
@@ -218,11 +218,9 @@ class DatasetPolicy(_Part):
             PolicyError: The text is no YAML mapping, or says what it must not.
         """
         try:
-            written = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise PolicyError(f"the policy is no YAML: {error}") from None
-        if not isinstance(written, dict):
-            raise PolicyError("the policy is no mapping")
+            written = read_mapping(text, "no mapping: write `dataset:` and its fields below it")
+        except DocumentError as error:
+            raise PolicyError(str(error)) from None
         lost = sorted(cls.model_fields.keys() & written.keys())
         if lost:
             raise PolicyError(f"{lost[0]}: put it under dataset:")
@@ -234,8 +232,3 @@ class DatasetPolicy(_Part):
     def parameters(self) -> dict[str, Any]:
         """All of it as JSON, defaults included: part of what a dataset is made of."""
         return self.model_dump(mode="json")
-
-
-def _line(location: tuple[int | str, ...], message: str) -> str:
-    field = ".".join(str(part) for part in ("dataset", *location))
-    return f"{field}: {message.removeprefix('Value error, ')}"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from penstock.documents import DocumentError, fault_lines, read_mapping
 from penstock_retrain.gates.errors import GateError
 
 __all__ = ["GatesPolicy"]
@@ -44,16 +44,12 @@ class GatesPolicy(BaseModel):
             GateError: The text is no YAML mapping, or says what it must not; names each field.
         """
         try:
-            written = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise GateError(f"the policy is no YAML: {error}") from None
-        part = written.get("gates", {}) if isinstance(written, dict) else None
-        if not isinstance(part, dict):
-            raise GateError("gates: write `suites:` and `alpha:` below it")
-        try:
+            part = read_mapping(text, "no mapping: write `gates:` and its fields below it").get(
+                "gates", {}
+            )
             return cls.model_validate(part)
+        except DocumentError as error:
+            raise GateError(str(error)) from None
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, ('gates', *e['loc'])))}: {e['msg']}" for e in error.errors()
-            ]
+            lines = fault_lines(error, lambda _: cls.model_fields, below="gates")
             raise GateError("\n".join(lines)) from None

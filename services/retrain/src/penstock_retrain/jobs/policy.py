@@ -6,16 +6,16 @@ The default is `default_policy.yaml` beside this module, which explains every fi
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from penstock.documents import DocumentError, fault_lines, read_mapping
 from penstock.v1 import drift_pb2
 from penstock_retrain.canary.policy import CanaryPolicy, MetricPolicy, ShadowPolicy, StepPolicy
 from penstock_retrain.jobs.states import Cause, CauseKind, JobState
@@ -220,8 +220,10 @@ def parse_policy(document: str) -> Policy:
     """
     try:
         return Policy.model_validate(_merged(document))
+    except DocumentError as error:
+        raise PolicyError(str(error)) from None
     except ValidationError as error:
-        raise PolicyError("\n".join(_lines(error))) from None
+        raise PolicyError("\n".join(fault_lines(error, lambda _: _fields()))) from None
 
 
 def merged_document(document: str) -> str:
@@ -240,41 +242,13 @@ def default_document() -> str:
 
 
 def _merged(document: str) -> dict[str, Any]:
-    found = _loaded(document)
+    wanted = "no policy: write `section:` with `field: value` lines below it"
+    found = read_mapping(document, wanted)
     made: dict[str, Any] = yaml.safe_load(default_document())
     for name, section in found.items():
         both = isinstance(section, dict) and isinstance(made.get(name), dict)
         made[name] = made[name] | section if both else section
     return made
-
-
-def _loaded(document: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(document)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise PolicyError(f"no YAML: {line}{error.problem}") from None
-    except yaml.YAMLError as error:
-        raise PolicyError(f"no YAML: {error}") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise PolicyError("no policy: write `section:` with `field: value` lines below it")
-    return found
-
-
-def _lines(error: ValidationError) -> Iterator[str]:
-    for each in error.errors():
-        path = [str(part) for part in each["loc"]]
-        field = ".".join(path) or "policy"
-        if each["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], _fields(), n=1)
-            yield f"{field}: not known; " + (f"did you mean {close[0]}?" if close else "remove it")
-        else:
-            message = str(each["msg"]).removeprefix("Value error, ")
-            given = each["input"]
-            shown = f" (it is {given!r})" if isinstance(given, str | int | float) else ""
-            yield f"{field}: {message}{shown}"
 
 
 def _fields() -> Iterable[str]:

@@ -11,13 +11,13 @@ training:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from penstock.documents import fault_lines
 from penstock_retrain.training.errors import TrainingImpossible
 
 __all__ = ["Dpo", "Evaluation", "Lora", "MethodName", "Precision", "TrainingPolicy"]
@@ -183,27 +183,16 @@ class TrainingPolicy(_Part):
         try:
             return cls.model_validate(written)
         except ValidationError as error:
-            raise TrainingImpossible("; ".join(_lines(error))) from None
+            raise TrainingImpossible(
+                "; ".join(fault_lines(error, _names, below="training"))
+            ) from None
 
     def parameters(self) -> dict[str, Any]:
         """All of it as JSON, defaults included."""
         return self.model_dump(mode="json")
 
 
-def _lines(error: ValidationError) -> Iterator[str]:
-    for each in error.errors():
-        path = ["training", *(str(part) for part in each["loc"])]
-        field = ".".join(path)
-        if each["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], _names(path[1:-1]), n=1)
-            yield f"{field}: not known; " + (f"did you mean {close[0]}?" if close else "remove it")
-        else:
-            given = each["input"]
-            shown = f" (it is {given!r})" if isinstance(given, str | int | float) else ""
-            yield f"{field}: {each['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _names(path: list[str]) -> list[str]:
+def _names(path: Sequence[str]) -> list[str]:
     sections: Mapping[str, type[BaseModel]] = {"lora": Lora, "dpo": Dpo, "evaluation": Evaluation}
     model = sections.get(path[0], TrainingPolicy) if path else TrainingPolicy
     return sorted(model.model_fields)
