@@ -27,7 +27,7 @@ canary:
   steps: %s
 """
 TWO_STEPS = "[{percent: 20, values: 20}, {percent: 50, values: 40}]"
-ONE_LONG_STEP = "[{percent: 50, values: 400}]"
+ONE_LONG_STEP = "[{percent: 50, values: 1500}]"
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def found(job: dict[str, Any], stage: str) -> dict[str, Any]:
 
 
 async def test_a_candidate_as_good_is_shadowed_steps_up_and_is_promoted(retrain: Retrain) -> None:
-    traffic = Traffic(retrain, accuracy=0.92)
+    traffic = Traffic(retrain, accuracy=0.97)
     await started(retrain, traffic, TWO_STEPS)
     job = await retrain.until(in_state("PROMOTED", "ROLLED_BACK", "INCONCLUSIVE", "FAILED"))
     await traffic.stop()
@@ -97,7 +97,7 @@ async def test_a_worse_candidate_is_rolled_back(retrain: Retrain) -> None:
 
 async def test_killed_in_the_middle_each_observation_counts_once(retrain: Retrain) -> None:
     """Three deaths while answers come; then the counts are what was written, and it goes on."""
-    traffic = Traffic(retrain, accuracy=0.92)
+    traffic = Traffic(retrain, accuracy=0.97)
     await started(retrain, traffic, ONE_LONG_STEP)
 
     def values(job: dict[str, Any]) -> int:
@@ -120,7 +120,7 @@ async def test_killed_in_the_middle_each_observation_counts_once(retrain: Retrai
         "champion": traffic.written[version, CHAMPION],
         "candidate": traffic.written[version, CANDIDATE],
     }
-    assert written["candidate"] < 400
+    assert written["candidate"] < 1500  # else the verdict may be there already
     job = await retrain.until(
         lambda job: found(job, "canary").get("split", {}).get("feedback") == written
     )

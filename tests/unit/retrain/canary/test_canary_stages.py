@@ -109,7 +109,7 @@ def written(here: World, version: int) -> dict[str, int]:
 async def test_an_equal_candidate_is_promoted_from_the_last_step(
     make: Callable[..., World],
 ) -> None:
-    here = make(0.9)
+    here = make(0.97)
     job = await both(here, to_shadow(here))
     assert job.state is S.PROMOTED
     shown = job.result(S.SHADOW)["prospects"]
@@ -147,7 +147,7 @@ async def test_harm_is_found_in_traffic_too(make: Callable[..., World]) -> None:
 async def test_whenever_it_is_ended_each_observation_counts_once(
     make: Callable[..., World], seed: int
 ) -> None:
-    here = make(0.9, seed=seed, limit=70)
+    here = make(0.97, seed=seed, limit=70)
     job = to_shadow(here, POLICY.replace("values: 40", "values: 300"))
     job = await both(here, job, cancel=random.Random(seed))
     assert job.state is S.PROMOTED
@@ -160,9 +160,9 @@ async def test_whenever_it_is_ended_each_observation_counts_once(
     assert counted["candidate"] >= 250
 
 
-async def waited(here: World, job: Job, condition: Callable[[Any], bool]) -> bool:
-    """Whether what the canary kept comes to be so while it is left to run for a while."""
-    for _ in range(here.draw.randrange(1, 30)):
+async def waited(here: World, job: Job, condition: Callable[[Any], bool], tries: int) -> bool:
+    """Whether what the canary kept comes to be so while it is left to run, longer each time."""
+    for _ in range(here.draw.randrange(1, 30 + 5 * tries)):
         if condition(here.place.store.get(job.id).result(S.CANARY)):
             return True
         await asyncio.sleep(0.01)
@@ -177,7 +177,7 @@ async def begun(here: World, job: Job, condition: Callable[[Any], bool]) -> None
         assert tries < TRIES, here.place.store.get(job.id).told(S.CANARY)
         stage = CanaryStage(here.desk(), here.log.where(), poll_s=0)
         running = asyncio.create_task(stage.run(here.place.store.get(job.id), lambda _: None))
-        done = await waited(here, job, condition)
+        done = await waited(here, job, condition, tries)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -186,7 +186,7 @@ async def begun(here: World, job: Job, condition: Callable[[Any], bool]) -> None
 async def test_ended_on_the_way_exactly_what_was_written_is_counted(
     make: Callable[..., World], limit: int, faults: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = make(0.9, limit=limit)
+    here = make(0.97, limit=limit)
     job = to_shadow(here, POLICY.replace("values: 20}", "values: 100000}"))
     job = ended(here, job, await run(here, job))
     here.log.faults = faults
