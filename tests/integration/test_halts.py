@@ -179,13 +179,19 @@ async def test_a_bad_deploy_halts_stays_halted_when_restarted_and_is_resumed(pla
 
     await place.done(*command)
     await until(lambda: _true(len(handler.handled) == 180))
-    states = [json.loads(each.value or b"")["state"] for each in await place.read("alerts")]
+
+    async def resolved() -> bool:
+        states = [json.loads(each.value or b"")["state"] for each in await place.read("alerts")]
+        return states == ["ALERT_STATE_OPENED", "ALERT_STATE_RESOLVED"]
+
+    # A transaction's records show a moment after it was acknowledged.
+    await until(resolved)
     await until(lambda: _not(halted))
     await consumer.stop(1)
     await task
     assert handler.handled == values[20:]
     assert [letter.value for letter in await place.read("dlq")] == values[:20]
-    assert states == ["ALERT_STATE_OPENED", "ALERT_STATE_RESOLVED"]
+    assert await resolved()
 
 
 async def _true(value: bool) -> bool:
