@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Mapping
+from typing import Self
 
 from penstock.codec import decode, encode
 from penstock.kafka.publisher import KafkaPublisher
@@ -40,7 +41,14 @@ class Traffic:
         self._task: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def _start(self) -> None:
         await self._publisher.start()
         reader = LogReader(
             self._place.bootstrap, self._place.topic("routes"), start=Start.BEGINNING
@@ -48,7 +56,7 @@ class Traffic:
         self._reader = asyncio.create_task(reader.run(self._routed))
         await asyncio.wait_for(reader.caught_up.wait(), 30)
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         await self.pause()
         if self._reader is not None:
             self._reader.cancel()

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from examples.triage.evaluate import MODEL
+from penstock_retrain.bases import Bases
 from penstock_retrain.dataset.writing import Dataset
 from penstock_retrain.jobs.stages import Progress, StageBroken, StageResult
 from penstock_retrain.jobs.states import Cause, CauseKind, Job, JobState
@@ -212,7 +213,7 @@ class Place:
     def __init__(self, path: Path) -> None:
         self.said: list[Progress] = []
         self.stage = TrainingStage(
-            path / "training", Resources(retries=1), {"triage": MODEL}, path / "models"
+            path / "training", Resources(retries=1), Bases({"triage": MODEL}, path / "models")
         )
         self.run = Run((path / "training" / "job-1").resolve())
 

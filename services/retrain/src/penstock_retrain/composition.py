@@ -11,6 +11,7 @@ from penstock.pricing import PriceTable, PriceTableError
 from penstock.settings import SettingsError
 from penstock.signing import SigningKey
 from penstock.topics import topic_of
+from penstock_retrain.bases import Bases
 from penstock_retrain.canary.log_windows import LogWindows
 from penstock_retrain.canary.observing import CanaryLog
 from penstock_retrain.canary.shadow_stage import ShadowStage
@@ -90,14 +91,16 @@ def _training(settings: RetrainSettings) -> Stage:
         settings.training_retries,
     )
     folder = settings.work_dir / "training"
-    return TrainingStage(folder, resources, settings.base_models, settings.models_dir)
+    return TrainingStage(folder, resources, _bases(settings))
+
+
+def _bases(settings: RetrainSettings) -> Bases:
+    return Bases(settings.base_models, settings.models_dir)
 
 
 def _gates(parts: Parts) -> Stage:
     settings = parts.settings
-    contenders = RegistryContenders(
-        parts.registry, settings.adapters_dir, settings.models_dir, settings.base_models
-    )
+    contenders = RegistryContenders(parts.registry, settings.adapters_dir, _bases(settings))
     return GateStage(settings.work_dir / "gates", settings.suites_dir, contenders)
 
 

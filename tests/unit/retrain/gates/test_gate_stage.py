@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.manifest import write_manifest
+from penstock_retrain.bases import Bases
 from penstock_retrain.gates.contenders import RegistryContenders, contender_of
 from penstock_retrain.gates.errors import AnswersError, GateError
 from penstock_retrain.gates.examples import Batch, Contender
@@ -133,7 +134,7 @@ def test_who_is_judged_and_beside_whom(tmp_path: Path) -> None:
     base = model(tmp_path / "base")
     trained = adapter(tmp_path / "run")
     contenders = RegistryContenders(
-        place.registry, tmp_path / "adapters", tmp_path / "models", {"triage": base}
+        place.registry, tmp_path / "adapters", Bases({"triage": base}, tmp_path / "models")
     )
     facts: dict[str, object] = {"kind": "adapter", "base_model": "triage", "dir": str(trained)}
     asked = job(training=facts)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.settings import SettingsError
+from penstock_retrain.bases import Bases
 from penstock_retrain.jobs.effects import effects
 from penstock_retrain.jobs.stages import Outcome, Progress, StageBroken
 from penstock_retrain.jobs.states import Cause, CauseKind, Event, Job, JobState, Trigger, transition
@@ -33,7 +34,7 @@ def stage(tmp_path: Path) -> TrainingStage:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
     bases = {"triage": tmp_path / "bases" / "triage"}
-    return TrainingStage(tmp_path / "training", Resources(), bases, tmp_path / "models")
+    return TrainingStage(tmp_path / "training", Resources(), Bases(bases, tmp_path / "models"))
 
 
 async def test_what_is_finished_is_not_run_again(stage: TrainingStage, tmp_path: Path) -> None:

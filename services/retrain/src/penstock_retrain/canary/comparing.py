@@ -162,6 +162,7 @@ class Running:
             JOURNAL: self.journal.to_json(),
             "standing": self.standing(),
             "split": _split(self.trial),
+            "dropped": self.trial.evidence().dropped,
         }
 
     def standing(self) -> dict[str, Any]:

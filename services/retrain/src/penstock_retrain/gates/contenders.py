@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.manifest import ManifestError, digest_of, file_digests
+from penstock_retrain.bases import Bases
 from penstock_retrain.errors import NoSuchVersion
 from penstock_retrain.gates.errors import GateError
 from penstock_retrain.gates.examples import Contender
@@ -55,21 +55,13 @@ class RegistryContenders:
     Args:
         registry: Versions and aliases.
         adapters: Where registered adapters are.
-        models: Where registered full weights are.
-        base_models: Directories of the engines' models, by the name that engines serve them by.
+        bases: Where base models and registered full weights are.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        adapters: Path,
-        models: Path,
-        base_models: Mapping[str, Path],
-    ) -> None:
+    def __init__(self, registry: Registry, adapters: Path, bases: Bases) -> None:
         self._registry = registry
         self._adapters = adapters
-        self._models = models
-        self._base_models = base_models
+        self._bases = bases
 
     def candidate(self, job: Job) -> Contender:
         """What the job's training made.
@@ -97,15 +89,14 @@ class RegistryContenders:
             base = str(job.result(JobState.TRAINING).get("base_model", ""))
             return contender_of(base, self._base(base))
         if version.kind == "full":
-            return contender_of(version.name, self._models / version.name)
+            return contender_of(version.name, self._bases.registered / version.name)
         model = self._base(version.base_model)
         return contender_of(version.name, model, self._adapters / version.name)
 
     def _base(self, name: str) -> Path:
-        found = self._base_models.get(name)
-        if found is None:
+        if name not in self._bases.named and not self._bases.has(name):
             raise GateError(
                 f"no directory is known of the engines' model {name!r}: name it in "
                 "PENSTOCK_RETRAIN_BASE_MODELS"
             )
-        return found
+        return self._bases.path(name)

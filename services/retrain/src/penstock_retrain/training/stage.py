@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from penstock.telemetry import logger
+from penstock_retrain.bases import Bases
 from penstock_retrain.code import code_version
 from penstock_retrain.jobs.policy import PolicyError, parse_policy
 from penstock_retrain.jobs.stages import Outcome, Progress, Report, StageBroken, StageResult
@@ -40,17 +40,13 @@ class TrainingStage:
         folder: Trainings go below it, one directory for each job. Where Ray is a cluster, its
             nodes see it under the same path, as they do datasets and base models.
         resources: What a training may use.
-        bases: Directories of base models, by the engine's name of them.
-        models: Where full weights of promoted versions are, by the version's name.
+        bases: Where base models are.
     """
 
-    def __init__(
-        self, folder: Path, resources: Resources, bases: Mapping[str, Path], models: Path
-    ) -> None:
+    def __init__(self, folder: Path, resources: Resources, bases: Bases) -> None:
         self._folder = folder
         self._resources = resources
         self._bases = bases
-        self._models = models
 
     async def run(self, job: Job, progress: Report) -> StageResult:
         """See `penstock_retrain.jobs.stages.Stage`."""
@@ -121,9 +117,9 @@ class TrainingStage:
         )
 
     def _base(self, name: str) -> Path:
-        path = self._bases.get(name, self._models / name)
-        if not (path / "config.json").is_file():
-            known = ", ".join(sorted(self._bases)) or "none"
+        path = self._bases.path(name)
+        if not self._bases.has(name):
+            known = ", ".join(sorted(self._bases.named)) or "none"
             raise TrainingImpossible(
                 f"training.base_model: {name} has no Hugging Face directory at {path}; name it in "
                 f"PENSTOCK_RETRAIN_BASE_MODELS (it names {known}), or another model in the policy"
