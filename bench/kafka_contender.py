@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -93,7 +94,8 @@ def _through_kafka(stack: Stack, count: int, max_tokens: int = MAX_TOKENS) -> Fi
 def _requests(
     run: str, count: int, max_tokens: int
 ) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
-    for number, text in enumerate(tickets(count)):
+    texts = itertools.cycle(tickets(count))
+    for number, text in enumerate(itertools.islice(texts, count)):
         name = f"{run}-{number}"
         request = request_pb2.GenerateRequest(model=NAME, idempotency_key=name, no_cache=True)
         request.messages.add(role="user", content=text)
