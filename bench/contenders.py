@@ -31,6 +31,7 @@ from workload import (
     tickets,
 )
 
+from penstock_inference.processor import thread_environment
 from penstock_native.processes import end, tree
 
 __all__ = ["CONTENDERS", "NOT_HERE", "Round"]
@@ -102,6 +103,15 @@ def async_llm_logprobs(model: Path, folder: Path) -> Iterator[Round]:
 
 
 @contextlib.contextmanager
+def async_llm_arranged(model: Path, folder: Path) -> Iterator[Round]:
+    """(B") B' with the processes and threads that penstock's engine gives vLLM on this machine."""
+    cores = len(os.sched_getaffinity(0))
+    arranged = thread_environment(os.environ, gpu=False, cores=cores)
+    with _Worker("async-llm", model, folder, **arranged) as worker:
+        yield lambda count: worker.ask({"count": count, "logprobs": True})
+
+
+@contextlib.contextmanager
 def ray_serve(model: Path, folder: Path) -> Iterator[Round]:
     """(C) AsyncLLM in Ray Serve, through a deployment's handle."""
     with _Worker("ray-serve", model, folder) as worker:
@@ -146,6 +156,7 @@ CONTENDERS = {
     "A": offline,
     "B": async_llm,
     "B'": async_llm_logprobs,
+    'B"': async_llm_arranged,
     "C": ray_serve,
     "D": kafka,
     "E": vllm_serve,

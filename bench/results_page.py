@@ -15,6 +15,7 @@ NAMES = {
     "A": "`vllm bench throughput` (offline, temperature 1)",
     "B": "AsyncLLM in a process",
     "B'": "the same, with log-probabilities as penstock asks for them",
+    'B"': "B' with vLLM's processes and threads as penstock's engine has them",
     "C": "AsyncLLM in Ray Serve, through a handle",
     "D": "penstock, Kafka to Kafka, exactly once",
     "E": "`vllm serve` under `vllm bench serve`",
@@ -23,7 +24,7 @@ NAMES = {
 RATIOS = {
     "D/B": 0.88,
     "D/E": 1.25,
-    **dict.fromkeys(("D/F", "D/A", "D/B'", "D/C", "B/A", "C/B"), None),
+    **dict.fromkeys(("D/F", "D/A", "D/B'", 'D/B"', "D/C", "B/A", "C/B"), None),
 }
 LEGS = {"admitted": "pump", "requests": "ingest and pump"}
 TARGET_RATES = {"admitted": 6000, "requests": 2500}

@@ -8,7 +8,7 @@ import pytest
 
 from penstock_inference.directory import Announcement, Directory
 from penstock_inference.generation import Completion, Delta, Finish, Generation, Message, Passage
-from penstock_inference.processor import choose_dtype
+from penstock_inference.processor import choose_dtype, thread_environment
 from penstock_inference.prompting import conversation
 from penstock_inference.scripted import ScriptedEngine
 
@@ -57,6 +57,23 @@ def test_a_silent_replica_is_forgotten() -> None:
 )
 def test_dtype_follows_the_processor(setting: str, gpu: bool, flags: set[str], dtype: str) -> None:
     assert choose_dtype(setting, gpu=gpu, flags=frozenset(flags)) == dtype
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads"),
+    [(1, "1"), (2, "1"), (4, "3")],
+)
+def test_on_few_cores_the_model_runs_in_one_process(cores: int, threads: str) -> None:
+    chosen = thread_environment({"OMP_NUM_THREADS": "2"}, gpu=False, cores=cores)
+    assert chosen["OMP_NUM_THREADS"] == threads  # Ray's own choice would be the actor's CPUs
+    assert chosen["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+def test_elsewhere_vllm_decides_and_an_operator_may_everywhere() -> None:
+    assert thread_environment({}, gpu=True, cores=2) == {}
+    assert thread_environment({}, gpu=False, cores=8) == {}
+    bound = {"VLLM_CPU_OMP_THREADS_BIND": "0"}
+    assert thread_environment(bound, gpu=False, cores=2) == {}
 
 
 def test_passages_stand_before_the_last_user_turn() -> None:

@@ -18,7 +18,7 @@ from penstock.watchdog import Look, Watch
 from penstock_inference.errors import AdapterUnusable, EngineLost, EngineUnusable
 from penstock_inference.generation import Adapter, Completion, Delta, Finish, Generation
 from penstock_inference.models import VllmModel
-from penstock_inference.processor import choose_dtype, processor_flags
+from penstock_inference.processor import choose_dtype, processor_flags, thread_environment
 from penstock_inference.prompting import conversation
 from penstock_inference.vllm_lora import VllmAdapters, lora_arguments, widths_of
 
@@ -58,11 +58,14 @@ class VllmEngine:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{model.kv_cache_gib:g}")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        gpu = model.gpus > 0
+        os.environ.update(
+            thread_environment(os.environ, gpu=gpu, cores=len(os.sched_getaffinity(0)))
+        )
         from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        gpu = model.gpus > 0
         dtype = choose_dtype(model.dtype, gpu=gpu, flags=processor_flags())
         # Compiling for a CPU needs a C++ compiler; without one vLLM would fail late and obscurely.
         eager = model.eager or (not gpu and shutil.which("g++") is None)
