@@ -52,6 +52,10 @@ logs: setup ## Follow the logs of all services, or of one: make logs SERVICE=ing
 test: setup ## Run every test: unit, contract, integration, e2e (real Kafka, vLLM on the CPU)
 	@$(PYTEST) $(wildcard $(TEST_SUITES))
 
+.PHONY: test-again
+test-again: setup ## Run those tests once more that failed in the last run
+	@$(PYTEST) --last-failed --last-failed-no-failures none $(wildcard $(TEST_SUITES))
+
 .PHONY: test-unit
 test-unit: setup ## Run the unit and contract tests: no processes, no network
 	@$(PYTEST) $(wildcard tests/unit tests/contract)
