@@ -26,9 +26,10 @@ export_to() {
 }
 
 export_to dev --group dev
-for service in ingest drift cost retrain; do
+for service in ingest drift cost; do
   export_to "$service" --no-dev --package "penstock-$service"
 done
+export_to retrain --no-dev --package penstock-retrain --extra training --extra mlflow --extra postgresql
 export_to inference --no-dev --package penstock-inference --extra cpu
 export_to inference-cuda --no-dev --package penstock-inference --extra cuda
 wc -l requirements/*.txt
