@@ -106,13 +106,21 @@ def _stories(told: Sequence[Mapping[str, Any]]) -> str:
             [
                 str(each["seed"]),
                 account["end"] or "no job",
+                f"{account['straggled_s']:.2f}" if account["end"] == "rolled_back" else "-",
                 *(_share(shares.get(name)) for name in ("before the change", "learning", "after")),
                 str(account["lost"]),
                 account["usd"],
                 "all" if not missed else f"**not: {'; '.join(missed)}**",
             ]
         )
-    header = ["seed", "the job's end", "right before", "while learning", "after"]
+    header = [
+        "seed",
+        "the job's end",
+        "rolled back within, s",
+        "right before",
+        "while learning",
+        "after",
+    ]
     return table([*header, "lost", "billed, USD", "claims that hold"], rows)
 
 

@@ -12,6 +12,9 @@ from examples.triage.story.traffic import Asked
 
 __all__ = ["Account", "Claim", "Phase", "account", "claims"]
 
+# A rollback has to take the traffic within so many seconds.
+ROLLBACK_S = 2.0
+CHAMPION = "triage-base"
 # Accuracy has recovered when it is as before but for so much.
 RECOVERED = 0.02
 
@@ -45,6 +48,7 @@ class Account:
         usd: What tenants were billed; with `unbilled_usd`, what shadow copies cost.
         judged: Answers that somebody judged.
         end: The job's end; empty where there was none.
+        straggled_s: How long after it the candidate still answered clients, seconds.
         version: Who answers in the end.
     """
 
@@ -56,6 +60,7 @@ class Account:
     unbilled_usd: str
     judged: int
     end: str
+    straggled_s: float
     version: str
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +139,7 @@ def account(
         unbilled_usd=unbilled_usd,
         judged=judged,
         end=chronicle.end,
+        straggled_s=_straggled_s(tickets, end_s),
         version=max(chronicle.shares, key=lambda name: chronicle.shares[name], default=""),
     )
 
@@ -142,6 +148,13 @@ def _phase(name: str, from_s: float, until_s: float, tickets: Sequence[Asked]) -
     here = [each for each in tickets if from_s <= each.sent_s < until_s]
     accuracy = sum(each.right for each in here) / len(here) if here else None
     return Phase(name, until_s - from_s, len(here), accuracy)
+
+
+def _straggled_s(tickets: Sequence[Asked], end_s: float | None) -> float:
+    if end_s is None:
+        return 0.0
+    answered = (each.answered_s or 0.0 for each in tickets if each.variant != CHAMPION)
+    return max(0.0, max(answered, default=0.0) - end_s)
 
 
 def _times(chronicle: Chronicle, changed_s: float | None, end_s: float | None) -> dict[str, float]:
@@ -179,9 +192,18 @@ def claims(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
         _seconds(found.times_s.get("from the change to the incident")),
     )
     if plot.bad:
-        kept = found.end == "rolled_back" and found.version == "triage-base"
+        kept = found.end == "rolled_back" and found.version == CHAMPION
         says = f"{found.end or 'no end'}: {chronicle.reason}"
-        return [*whole, detected, Claim("the bad candidate is rolled back", kept, says)]
+        return [
+            *whole,
+            detected,
+            Claim("the bad candidate is rolled back", kept, says),
+            Claim(
+                f"within {ROLLBACK_S:g} s it answers nobody",
+                found.straggled_s <= ROLLBACK_S,
+                f"its last answer came {found.straggled_s:.2f} s after",
+            ),
+        ]
     before, after = found.accuracy(BEFORE), found.accuracy(AFTER)
     recovered = before is not None and after is not None and after >= before - RECOVERED
     return [

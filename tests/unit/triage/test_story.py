@@ -130,9 +130,26 @@ def test_a_bad_candidate_has_to_go() -> None:
     plot, chronicle = dataclasses.replace(PLOT, bad=True), told("ROLLED_BACK", "worse")
     found = claims(plot, whole(chronicle), chronicle)
     assert all(claim.holds for claim in found)
-    assert found[-1].found == "rolled_back: worse"
+    assert found[-2].found == "rolled_back: worse"
     promoted = told()
-    assert not claims(plot, whole(promoted), promoted)[-1].holds
+    assert not claims(plot, whole(promoted), promoted)[-2].holds
+
+
+@pytest.mark.parametrize(("answered_s", "holds"), [(174.5, True), (175.5, False)])
+def test_a_rollback_has_to_be_quick(answered_s: float, holds: bool) -> None:
+    plot, chronicle = dataclasses.replace(PLOT, bad=True), told("ROLLED_BACK", "worse")
+    late = dataclasses.replace(asked(172.0), variant="triage-v1", answered_s=answered_s)
+    found = account(
+        [late],
+        chronicle,
+        begun_s=0,
+        changed_s=60,
+        ended_s=280,
+        judged=0,
+        usd="0",
+        unbilled_usd="0",
+    )
+    assert claims(plot, found, chronicle)[-1].holds is holds
 
 
 def test_where_nothing_changed_nothing_may_happen() -> None:
