@@ -29,11 +29,24 @@ lock: ## Resolve anew and write the hash-pinned requirements/*.txt
 	@bash requirements/lock.sh
 
 .PHONY: demo
-demo: setup ## Start a stack of its own, send it work, show what it does, take it down
+demo: setup ## Tell the whole story: tickets drift, a job trains, a better model takes over (10 minutes)
+	@$(BIN)/python -m examples.triage.story
+
+.PHONY: demo-bad
+demo-bad: setup ## The same with a bad candidate, which is rolled back
+	@$(BIN)/python -m examples.triage.story --bad
+
+.PHONY: demo-plane
+demo-plane: setup ## Start a stack of its own, send it 1,200 tickets, check every promise, take it down
 	@$(NATIVE) run -- $(BIN)/penstock demo
 
+$(VENV)/mlflow/.synced: requirements/mlflow.txt $(SYNCED)
+	@"$$(command -v uv || echo $(VENV)/uv)" venv -q --allow-existing --python $(BIN)/python $(VENV)/mlflow
+	@"$$(command -v uv || echo $(VENV)/uv)" pip sync -q --python $(VENV)/mlflow/bin/python --require-hashes $<
+	@touch $@
+
 .PHONY: up
-up: setup ## Start the stack on this machine (ports and settings: compose/.env)
+up: setup $(VENV)/mlflow/.synced ## Start the stack on this machine (ports and settings: compose/.env)
 	@$(NATIVE) up
 
 .PHONY: down
@@ -138,6 +151,12 @@ bench-smoke: setup ## Run the benchmark briefly, to see that it works
 	@$(BIN)/python bench/smoke.py
 
 DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
+
+SEEDS ?= 1,2,3
+
+.PHONY: bench-loop
+bench-loop: setup ## Tell the whole story, a control and a bad candidate, each three times: 80 minutes (SEEDS=1)
+	@$(BIN)/python -m bench.loop --seeds $(SEEDS)
 
 .PHONY: bench-drift
 bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lints the chart: helm lint, then kubeconform over what it renders with four sets of values.
+# Lints the chart: helm lint, then kubeconform over what it renders with five sets of values.
 # helm, kubeconform and the schemas come by Go's module proxy, into .cache. Without Go it says what
 # it left out and does the rest. Usage: lint.sh [PYTHON]
 set -euo pipefail
@@ -52,6 +52,9 @@ render default
 render own-kafka --set kafka.enabled=false --set kafka.bootstrap=kafka:9092
 render gpu --set inference.gpu.enabled=true --set cost.database.existingSecret=ledger \
   --set ingest.extraSettings.MAX_WAITING=100 --set kafka.nodes=1 --set topics.replicationFactor=1
+render retrain --set retrain.enabled=true --set retrain.signingKey.existingSecret=registry \
+  --set inference.adaptersVolume.persistentVolumeClaim.claimName=adapters \
+  --set retrain.policy.start.cooldown_s=600 --set retrain.database.existingSecret=registry
 render models --set inference.apiKeys.existingSecret=upstreams \
   --set 'inference.models[0].name=triage,inference.models[0].kind=vllm' \
   --set 'inference.models[0].path=/models/current' \

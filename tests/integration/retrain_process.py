@@ -85,6 +85,8 @@ class Small:
                 return self._train(job)
             case S.EVALUATING:
                 self._point("evaluating:during")
+                if self._says("reject"):
+                    return StageResult(Outcome.REFUSED, {"passed": False}, "not good enough")
                 return StageResult(Outcome.DONE, {"passed": True})
             case S.SHADOW:
                 return await self._shadow(job)
@@ -122,7 +124,13 @@ class Small:
             self._point(f"canary:step{step}")
         while self._hold.exists():
             await asyncio.sleep(0.05)
+        if self._says("worse"):
+            return StageResult(Outcome.ROLL_BACK, {"e_value": 0.1}, "worse")
         return StageResult(Outcome.PROMOTE, {"e_value": 25.0})
+
+    def _says(self, verdict: str) -> bool:
+        """Whether the test wants the candidate to end so."""
+        return self._hold.with_name(verdict).exists()
 
 
 class DeadlyRegistering:

@@ -72,6 +72,28 @@ async def test_a_job_that_is_killed_ends_as_it_would_have(retrain: Retrain, kill
     assert list(dict.fromkeys(told)) == list(range(1, int(job["revision"]) + 1))
 
 
+async def test_lineage_answers_however_a_candidate_ended(retrain: Retrain) -> None:
+    """Promoted, rolled back, rejected at a gate: back to the offsets, by version and by job."""
+    await retrain.start()
+    for verdict, state in {"": "PROMOTED", "worse": "ROLLED_BACK", "reject": "REJECTED"}.items():
+        if verdict:
+            (retrain.home / verdict).touch()
+        await retrain.said("jobs", "start", "triage")
+        job = await retrain.until(lambda job, state=state: job["state"] == f"JOB_STATE_{state}")  # type: ignore[misc]
+        if verdict:
+            (retrain.home / verdict).unlink()
+        found = json.loads(await retrain.said("lineage", f"triage@{job['job_id']}", "--json"))
+        assert json.loads(found["dataset"])["sources"] == {"responses/0": [0, 2]}
+        assert found["job"]["state"] == f"JOB_STATE_{state}"
+        by_version = f"triage@{job['model_version']}"
+        same = json.loads(await retrain.said("lineage", by_version, "--json"))
+        assert (same["job"]["job_id"], same["dataset"]) == (job["job_id"], found["dataset"])
+    # What was not promoted is retired, and its weights go.
+    async with asyncio.timeout(PATIENCE_S):
+        while retrain.adapters() != ["triage-v1"]:
+            await asyncio.sleep(0.2)
+
+
 def finding(event_id: str, **fields: Any) -> drift_pb2.DriftEvent:
     said: dict[str, Any] = {
         "event_id": event_id,

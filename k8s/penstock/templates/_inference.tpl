@@ -28,6 +28,9 @@ containers:
       - { name: PENSTOCK_INFERENCE_ENGINE_REPLICAS, value: {{ $inference.engineReplicas | quote }} }
       - { name: PENSTOCK_INFERENCE_ENGINE_GPUS, value: {{ ternary $inference.gpu.perEngine 0 $inference.gpu.enabled | quote }} }
       {{- end }}
+      {{- if $inference.adaptersVolume }}
+      - { name: PENSTOCK_INFERENCE_ADAPTERS_DIR, value: /adapters }
+      {{- end }}
       - { name: PENSTOCK_INFERENCE_PUMP_REPLICAS, value: {{ $inference.pumpReplicas | quote }} }
       {{- with include "penstock.extraEnv" (dict "prefix" "INFERENCE" "settings" $inference.extraSettings) | trim }}{{ . | nindent 6 }}{{ end }}
       - { name: HOME, value: /tmp }
@@ -51,6 +54,9 @@ containers:
     volumeMounts:
       - { name: tmp, mountPath: /tmp }
       - { name: model, mountPath: /models/current, readOnly: true }
+      {{- if $inference.adaptersVolume }}
+      - { name: adapters, mountPath: /adapters, readOnly: true }
+      {{- end }}
       {{- if $inference.models }}
       - { name: models, mountPath: /etc/penstock/models, readOnly: true }
       {{- end }}
@@ -58,6 +64,10 @@ volumes:
   - { name: tmp, emptyDir: {} }
   - name: model
     {{- toYaml $inference.modelVolume | nindent 4 }}
+  {{- with $inference.adaptersVolume }}
+  - name: adapters
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- if $inference.models }}
   - name: models
     configMap: { name: {{ include "penstock.name" .root }}-models }

@@ -20,7 +20,7 @@ __all__ = ["Settings", "SettingsError"]
 PREFIX = "PENSTOCK_"
 SERVICES = ("INGEST", "INFERENCE", "DRIFT", "COST", "RETRAIN")
 # Read by the launcher of the native stack and by the command, not by services.
-LAUNCHER = ("NATIVE", "DEMO", "CLI")
+LAUNCHER = ("NATIVE", "DEMO", "CLI", "MLFLOW")
 
 
 class SettingsError(Exception):

@@ -28,7 +28,7 @@ def variables_of(settings):
     }
 
 
-@pytest.mark.parametrize("service", ["ingest", "inference", "cost", "drift"])
+@pytest.mark.parametrize("service", ["ingest", "inference", "cost", "drift", "retrain"])
 def test_every_variable_of_a_service_is_one_of_its_settings(service):
     module = pytest.importorskip(f"penstock_{service}.settings")
     (settings,) = [
@@ -42,7 +42,7 @@ def test_every_variable_of_a_service_is_one_of_its_settings(service):
 
 
 def test_the_rest_is_shared_or_the_commands():
-    services = ("INGEST", "INFERENCE", "COST", "DRIFT")
+    services = ("INGEST", "INFERENCE", "COST", "DRIFT", "RETRAIN")
     rest = {n for n in VARIABLES if not n.startswith(tuple(f"PENSTOCK_{s}_" for s in services))}
     assert rest - variables_of(Settings) - variables_of(CliSettings) == set()
     assert variables_of(Settings) <= rest

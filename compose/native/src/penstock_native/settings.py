@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -40,3 +40,20 @@ def stack_environment(overrides: Mapping[str, str] | None = None) -> dict[str, s
 def port_variables() -> list[str]:
     """Names of every setting that is a port to listen on."""
     return [name for name in stack_defaults() if re.fullmatch(r"PENSTOCK_\w+_PORT", name)]
+
+
+def place_retrain(env: MutableMapping[str, str], state_dir: Path) -> None:
+    """What retrain keeps lies in the state directory, unless a setting says otherwise."""
+    if not env.get("PENSTOCK_RETRAIN_DATABASE_URL"):
+        env["PENSTOCK_RETRAIN_DATABASE_URL"] = f"sqlite:///{state_dir / 'retrain.sqlite'}"
+    if not env.get("PENSTOCK_RETRAIN_COLLECTED_URL"):
+        env["PENSTOCK_RETRAIN_COLLECTED_URL"] = str(state_dir / "collected")
+    # Where engines look for adapters, registered ones go.
+    adapters = env.get("PENSTOCK_INFERENCE_ADAPTERS_DIR") or state_dir / "adapters"
+    for name, path in (
+        ("ADAPTERS_DIR", adapters),
+        ("MODELS_DIR", state_dir / "models"),
+        ("WORK_DIR", state_dir / "retrain"),
+        ("SIGNING_KEY", state_dir / "keys" / "registry.pem"),
+    ):
+        env.setdefault(f"PENSTOCK_RETRAIN_{name}", str(path))

@@ -26,12 +26,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Self
 
+from penstock_native import mlflow
 from penstock_native.cluster import KAFKA, Node, bootstrap_of, free_nodes, heap_mib, nodes_of
 from penstock_native.errors import NativeError, StartError
 from penstock_native.kafka import Door
 from penstock_native.ports import LOOPBACK, free_port, is_free, kafka_answers, listens, wait_until
 from penstock_native.processes import alive, end, identify, marked, tree
-from penstock_native.settings import ROOT, port_variables, stack_environment
+from penstock_native.settings import ROOT, place_retrain, port_variables, stack_environment
 from penstock_native.supervise import Program, ProgramState, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class Stack:
         self.env = stack_environment(env)
         chosen = state_dir or Path(self.env["PENSTOCK_NATIVE_STATE_DIR"])
         self.state_dir = (ROOT / chosen).resolve()
-        wanted = tuple(services) if services is not None else (KAFKA, *installed())
-        unknown = set(wanted) - {KAFKA, *SERVICES}
+        wanted = tuple(services) if services is not None else (KAFKA, *_beside(), *installed())
+        unknown = set(wanted) - {KAFKA, mlflow.NAME, *SERVICES}
         if unknown:
             raise NativeError(f"no such service: {', '.join(sorted(unknown))}")
         self._nodes = self._plan_kafka(doors) if KAFKA in wanted else {}
@@ -77,7 +78,9 @@ class Stack:
         self.env["PENSTOCK_NATIVE_STATE_DIR"] = str(self.state_dir)
         if not self.env.get("PENSTOCK_COST_DATABASE_URL"):
             self.env["PENSTOCK_COST_DATABASE_URL"] = f"sqlite:///{self.state_dir / 'cost.sqlite'}"
-        self._place_retrain()
+        if mlflow.NAME in self.services:
+            mlflow.place(self.env)
+        place_retrain(self.env, self.state_dir)
         # The services run by this interpreter find its tools whatever the caller's PATH is.
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env.get('PATH', '')}"
         self.env.setdefault("PYTHONUNBUFFERED", "1")
@@ -85,23 +88,6 @@ class Stack:
             # Nothing would answer: ingest is ready when it takes requests.
             self.env.setdefault("PENSTOCK_INGEST_PROBE_INTERVAL_S", "0")
         self._supervisor = Supervisor(self.state_dir, ROOT)
-
-    def _place_retrain(self) -> None:
-        """What retrain keeps lies in the state directory, unless a setting says otherwise."""
-        if not self.env.get("PENSTOCK_RETRAIN_DATABASE_URL"):
-            database = self.state_dir / "retrain.sqlite"
-            self.env["PENSTOCK_RETRAIN_DATABASE_URL"] = f"sqlite:///{database}"
-        if not self.env.get("PENSTOCK_RETRAIN_COLLECTED_URL"):
-            self.env["PENSTOCK_RETRAIN_COLLECTED_URL"] = str(self.state_dir / "collected")
-        # Where engines look for adapters, registered ones go.
-        adapters = self.env.get("PENSTOCK_INFERENCE_ADAPTERS_DIR") or self.state_dir / "adapters"
-        for name, path in (
-            ("ADAPTERS_DIR", adapters),
-            ("MODELS_DIR", self.state_dir / "models"),
-            ("WORK_DIR", self.state_dir / "retrain"),
-            ("SIGNING_KEY", self.state_dir / "keys" / "registry.pem"),
-        ):
-            self.env.setdefault(f"PENSTOCK_RETRAIN_{name}", str(path))
 
     @classmethod
     @contextmanager
@@ -119,7 +105,7 @@ class Stack:
         It ends with this process, even when that is killed.
 
         Args:
-            services: Which ones; all that are installed if left out.
+            services: Which ones; all of penstock's that are installed if left out.
             env: Settings that differ from `compose/.env`.
             brokers: Kafka's nodes.
             doors: One for each node: the services then reach Kafka by what the doors advertise.
@@ -131,7 +117,8 @@ class Stack:
         state_dir = Path(tempfile.mkdtemp(prefix="penstock-"))
         ports = {name: str(free_port()) for name in port_variables()}
         settings = {**ports, **free_nodes(brokers), **(env or {})}
-        stack = cls(state_dir, services=services, env=settings, doors=doors)
+        wanted = services if services is not None else (KAFKA, *installed())
+        stack = cls(state_dir, services=wanted, env=settings, doors=doors)
         try:
             stack.up(outlive=False, ready_timeout_s=ready_timeout_s)
             yield stack
@@ -238,6 +225,8 @@ class Stack:
             return False
 
     def _shows_metrics(self, service: str) -> bool:
+        if service == mlflow.NAME:
+            return listens(int(self.env["PENSTOCK_MLFLOW_HTTP_PORT"]))
         # Each opens this port once its settings are read and its parts are built.
         port = int(self.env.get(f"PENSTOCK_{service.upper()}_METRICS_PORT", 0))
         return port == 0 or listens(port)
@@ -271,16 +260,18 @@ class Stack:
         return [
             Program(
                 name,
-                (sys.executable, "-m", *self._command(name)),
+                self._command(name),
                 stop_wait_s=self._stop_wait_s(name),
             )
             for name in self.services
         ]
 
     def _command(self, name: str) -> tuple[str, ...]:
+        if name == mlflow.NAME:
+            return mlflow.command(self.state_dir, self.env)
         node = self._nodes.get(name)
         if node is None:
-            return (f"penstock_{name}",)
+            return (sys.executable, "-m", f"penstock_{name}")
         options = {
             "--state-dir": str(self.state_dir / name),
             "--port": str(node.port),
@@ -291,7 +282,12 @@ class Stack:
         }
         if node.door is not None:
             options["--door"] = f"{node.door.port}:{node.door.advertised}"
-        return ("penstock_native.kafka", *chain.from_iterable(options.items()))
+        return (
+            sys.executable,
+            "-m",
+            "penstock_native.kafka",
+            *chain.from_iterable(options.items()),
+        )
 
     def _check_ports(self) -> None:
         wanted = [
@@ -380,6 +376,11 @@ class Stack:
 def installed() -> tuple[str, ...]:
     """Return the services that can be run: those whose package has a `__main__`."""
     return tuple(name for name in SERVICES if _has_main(f"penstock_{name}"))
+
+
+def _beside() -> tuple[str, ...]:
+    """What runs beside the services where it is installed."""
+    return (mlflow.NAME,) if mlflow.installed() else ()
 
 
 def _has_main(package: str) -> bool:

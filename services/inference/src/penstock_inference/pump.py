@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from opentelemetry import context as trace_context
@@ -17,7 +16,7 @@ from opentelemetry import context as trace_context
 from penstock.errors import InvalidRequest, PenstockError, Unavailable
 from penstock.failures import MAX_ATTEMPTS, MAX_DEATHS, SUSPECT_DEATHS, Poisoned, retry_delay_s
 from penstock.kafka.consumer import Delivery
-from penstock.records import Outgoing, Partition, Record
+from penstock.records import Outgoing, Record
 from penstock.routing import RouteTable, prompt_of, rechoose, variant_of, withdrawn
 from penstock.telemetry import logger
 from penstock.v1 import (
@@ -34,6 +33,7 @@ from penstock_inference.cache_keys import cache_salt
 from penstock_inference.deadlines import Deadlines
 from penstock_inference.endings import cancellation, ending_of, expiry, item_of
 from penstock_inference.job import Job, Lane, Stage
+from penstock_inference.jobs import Jobs
 from penstock_inference.ordering import Turns
 from penstock_inference.pool import EnginePool, Work
 from penstock_inference.scaling import Load
@@ -48,7 +48,6 @@ TICK_S = 0.05
 # What an engine may take to say what cancelled work used.
 CANCEL_S = 0.8
 RETRY_S = 0.5  # for a route, or for the end of another suspect
-ENDED_IDS = 100_000
 
 
 class Pump:
@@ -85,10 +84,9 @@ class Pump:
         self._cancelled = cancelled
         self._max_tokens = max_tokens
         self._now = now
-        self._jobs: dict[str, Job] = {}
+        self._jobs = Jobs()
         self._turns: Turns[Job] = Turns()
         self._lanes: dict[Lane, FairQueue[Job]] = {}
-        self._ended: OrderedDict[str, tuple[Partition, int]] = OrderedDict()
         self._deadlines = Deadlines()
         self._tokens = 0
         self._suspect: Job | None = None
@@ -101,12 +99,12 @@ class Pump:
         """See `penstock.kafka.consumer.Handler`."""
         item = item_of(delivery.record)
         request_id = item.request.request_id
-        if self._runs_elsewhere(request_id, delivery.record):
+        if self._jobs.run_elsewhere(request_id, delivery.record):
             log.info("a request that was admitted twice runs once", request_id=request_id)
             delivery.complete(())
             return
         job = Job(delivery, item)
-        self._jobs[request_id] = job
+        self._jobs.add(job)
         delivery.on_drop(lambda: self._drop(job))
         turn = job.order is None or self._turns.enter(job.order, job)
         if job.deadline_s <= self._now():
@@ -133,7 +131,7 @@ class Pump:
 
     def routes_changed(self) -> None:
         """Chooses again for what has no text yet and whose variant was withdrawn."""
-        for job in list(self._jobs.values()):
+        for job in self._jobs:
             if job.variant is None or job.stage not in (Stage.QUEUED, Stage.RUNNING):
                 continue
             route = self._routes.get(job.admitted.request.model)
@@ -191,17 +189,8 @@ class Pump:
     # --- What scaling wants to know
 
     def runnable(self) -> dict[str, Load]:
-        """Work that is here for each base model's engines, running or free to run.
-
-        What waits for the turn of its ordering key is none: another engine would not run it sooner.
-        """
-        found: dict[str, list[int]] = {}
-        for job in self._jobs.values():
-            if job.stage is not Stage.WAITING and job.variant is not None:
-                work = found.setdefault(job.variant.base_model, [0, 0])
-                work[0] += 1
-                work[1] += job.tokens
-        return {model: Load(requests, tokens) for model, (requests, tokens) in found.items()}
+        """See `Jobs`."""
+        return self._jobs.runnable()
 
     # --- From stage to stage
 
@@ -387,31 +376,11 @@ class Pump:
 
     def _close(self, job: Job, *, ended: bool = True) -> None:
         job.stage = Stage.DONE
-        request_id = job.admitted.request_id
-        if self._jobs.get(request_id) is job:
-            del self._jobs[request_id]
-        if ended:
-            record = job.delivery.record
-            self._ended[request_id] = (record.partition, record.offset)
-            if len(self._ended) > ENDED_IDS:
-                self._ended.popitem(last=False)
+        self._jobs.close(job, ended=ended)
         if job.order is not None:
             following = self._turns.leave(job.order, job)
             if following is not None:
                 self._queue(following)
-
-    def _runs_elsewhere(self, request_id: str, record: Record) -> bool:
-        """Whether another record of the same request is here or was."""
-        here = (record.partition, record.offset)
-        known = self._jobs.get(request_id)
-        if known is not None:
-            record = known.delivery.record
-            if (record.partition, record.offset) != here:
-                return True
-            # The same record again: its partition was taken anew, and nobody waits for the old job.
-            known.delivery.drop()
-        # An end that was never committed is no end.
-        return self._ended.get(request_id, here) != here
 
     # --- Time
 

@@ -32,6 +32,9 @@ class Desk:
         self.kept.update(facts)
         return job
 
+    async def note(self, job: Job, facts: Any) -> Job:
+        return await self.keep(job, facts)
+
     async def standing(self, job: Job, candidate: Any) -> Any:
         raise AssertionError
 
@@ -80,6 +83,7 @@ async def test_a_jobs_dataset_is_of_its_incident(store: FileStore, tmp_path: Pat
     assert found.asked == [("incident-1", "triage")]
     assert desk.kept == {
         "asked": {
+            "asked_ms": NOW_MS,
             "until_ms": NOW_MS,
             "onset_ms": NOW_MS - 2 * HOUR_MS,
             "drifted": ["task=refund"],
@@ -106,7 +110,7 @@ async def test_a_manual_job_has_no_incident(store: FileStore, tmp_path: Path) ->
     ("policy", "message"),
     [
         ("dataset: {min_rows: 0}", "the policy: dataset.min_rows"),
-        (POLICY, "0 rows to train on"),
+        (POLICY.replace("5}", "5, wait_s: 0}"), "0 rows to train on"),
     ],
 )
 async def test_what_trying_again_would_not_help_fails_the_job(
@@ -115,6 +119,42 @@ async def test_what_trying_again_would_not_help_fails_the_job(
     stage = DatasetStage(Desk(), store, tmp_path / "jobs", Found())
     with pytest.raises(StageBroken, match=message):
         await stage.run(job(policy), lambda _: None)
+
+
+class Clock:
+    """Time that passes while the stage sleeps, and what is said meanwhile."""
+
+    def __init__(self, store: FileStore, enough_s: float) -> None:
+        self.store, self.enough_s, self.slept_s = store, enough_s, 0.0
+
+    def __call__(self) -> int:
+        return NOW_MS + round(self.slept_s * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        if self.slept_s >= self.enough_s:
+            keep(self.store, [said(n) for n in range(40)])
+
+
+async def test_it_waits_for_enough_rows(store: FileStore, tmp_path: Path) -> None:
+    desk, clock, told = Desk(), Clock(store, enough_s=60), list[Progress]()
+    stage = DatasetStage(desk, store, tmp_path / "jobs", Found(), clock_ms=clock, sleep=clock.sleep)
+    result = await stage.run(job(kind=CauseKind.MANUAL), told.append)
+    assert (result.outcome, result.facts["counts"]["pool.recent"]) == (Outcome.DONE, 40)
+    assert clock.slept_s == 60
+    assert desk.kept["asked"]["until_ms"] == NOW_MS + 60_000
+    waiting = [each.message for each in told if each.message.endswith("; waiting for more")]
+    assert waiting[0].startswith("0 rows to train on, and the policy's min_rows is 5")
+
+
+async def test_it_does_not_wait_for_ever(store: FileStore, tmp_path: Path) -> None:
+    clock = Clock(store, enough_s=10_000)
+    stage = DatasetStage(
+        Desk(), store, tmp_path / "jobs", Found(), clock_ms=clock, sleep=clock.sleep
+    )
+    with pytest.raises(StageBroken, match="0 rows to train on"):
+        await stage.run(job(kind=CauseKind.MANUAL), lambda _: None)
+    assert clock.slept_s == 900
 
 
 async def test_a_dataset_stays_and_half_of_one_goes(store: FileStore, tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ class DatasetPolicy(_Part):
         split: How rows are divided.
         max_chars: Of a row's question and answer together.
         min_rows: Rows to train on at least: with fewer there is no dataset.
+        wait_s: How long a job waits for so many: soon after a drift there are few.
         max_rows: Rows of all splits at most.
         seed: Which rows are taken where there are more.
     """
@@ -184,6 +185,7 @@ class DatasetPolicy(_Part):
     split: SplitShares = SplitShares()
     max_chars: int = Field(32_000, ge=1)
     min_rows: int = Field(50, ge=1)
+    wait_s: float = Field(900, ge=0, le=86_400)
     max_rows: int = Field(5000, ge=1, le=1_000_000)
     seed: int = 0
 

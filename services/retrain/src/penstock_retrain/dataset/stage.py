@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from penstock.telemetry import logger
 from penstock_retrain.dataset.building import Selection, select_dataset
-from penstock_retrain.dataset.errors import DatasetError, TeacherError
+from penstock_retrain.dataset.errors import DatasetError, NotEnough, TeacherError
 from penstock_retrain.dataset.findings import Drift, Findings
 from penstock_retrain.dataset.policy import DatasetPolicy
 from penstock_retrain.dataset.store import FileStore
@@ -24,6 +24,7 @@ __all__ = ["DatasetStage", "Settling"]
 log = logger(__name__)
 
 SETTLE_S = 60.0
+AGAIN_S = 10.0
 
 
 class Settling(Protocol):
@@ -38,6 +39,7 @@ class DatasetStage:
     """Makes a job's dataset.
 
     The instant until which rows count is kept first, so a run again chooses from the same rows.
+    With fewer than the policy asks for it waits, and looks again.
 
     Args:
         desk: Where that instant is kept.
@@ -47,6 +49,7 @@ class DatasetStage:
         collector: Brings what is on the log into files first; None where another process does.
         policy_of: The part `dataset` of a job's policy, with defaults filled in.
         clock_ms: Milliseconds since 1970.
+        sleep: Waits for seconds.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class DatasetStage:
         *,
         policy_of: Callable[[str], DatasetPolicy] = DatasetPolicy.parse,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._desk = desk
         self._store = store
@@ -67,6 +71,7 @@ class DatasetStage:
         self._collector = collector
         self._policy_of = policy_of
         self._clock_ms = clock_ms
+        self._sleep = sleep
 
     async def run(self, job: Job, progress: Report) -> StageResult:
         """See `penstock_retrain.jobs.stages.Stage`."""
@@ -77,7 +82,22 @@ class DatasetStage:
         asked = job.result(JobState.DATASET).get("asked")
         if asked is None:
             asked = await self._ask(job)
-            await self._desk.keep(job, {"asked": asked})
+            job = await self._desk.keep(job, {"asked": asked})
+        while True:
+            try:
+                return await self._select(job, policy, asked, progress)
+            except NotEnough as error:
+                now_ms = self._clock_ms()
+                if now_ms >= asked["asked_ms"] + policy.wait_s * 1000:
+                    raise StageBroken(str(error)) from error
+                progress(Progress(f"{error}; waiting for more"))
+            await self._sleep(AGAIN_S)
+            asked = {**asked, "until_ms": self._clock_ms()}
+            job = await self._desk.note(job, {"asked": asked})
+
+    async def _select(
+        self, job: Job, policy: DatasetPolicy, asked: Mapping[str, Any], progress: Report
+    ) -> StageResult:
         await self._settle(progress)
         selection = Selection(
             job.model,
@@ -93,8 +113,8 @@ class DatasetStage:
                 self._path(job),
                 report=lambda message: progress(Progress(message)),
             )
-        except TeacherError:
-            raise  # it may be back in a while
+        except (TeacherError, NotEnough):
+            raise  # the teacher may be back in a while, and more will have been said
         except (DatasetError, ValueError) as error:
             raise StageBroken(str(error)) from error
         return StageResult(Outcome.DONE, dataset.facts())
@@ -113,8 +133,10 @@ class DatasetStage:
         drift = Drift()
         if job.cause.kind is CauseKind.INCIDENT:
             drift = await self._findings.of(job.cause.id, job.model)
+        now_ms = self._clock_ms()
         return {
-            "until_ms": self._clock_ms(),
+            "asked_ms": now_ms,
+            "until_ms": now_ms,
             "onset_ms": drift.onset_ms,
             "drifted": list(drift.segments),
         }

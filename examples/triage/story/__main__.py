@@ -1,0 +1,86 @@
+"""`make demo` and `make demo-bad`: the whole loop on a stack of its own, from drift to a new model.
+
+Tickets come at a steady rate. After a minute the help desk changes its rule for priorities, and
+what was right is wrong. Drift finds out from people's opinions, retrain makes a dataset of them,
+trains an adapter, measures it, lets it answer beside the champion and then for some of the
+clients, and promotes it, or rolls it back. Exit code 1 where something of that does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from examples.triage.story.plot import Plot
+from examples.triage.story.telling import environment, tell
+from examples.triage.story.view import claims_table, phases_table, times_table
+from penstock_native.stack import Stack
+
+SERVICES = ("kafka", "ingest", "inference", "cost", "drift", "retrain")
+
+
+def main() -> None:
+    """Reads the command line, tells the story, and says what it has come to."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.triage.story",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""examples:
+  a better model comes:
+    %(prog)s
+  a bad candidate comes, and goes:
+    %(prog)s --bad
+  nothing changes, and nothing may happen:
+    %(prog)s --no-change --limit-s 240 --json-out control.json
+""",
+    )
+    add = parser.add_argument
+    add("--bad", action="store_true", help="a candidate that does harm")
+    add("--no-change", action="store_true", help="the rule stays as it is")
+    add("--seed", type=int, default=Plot.seed, help="of the tickets (default: %(default)s)")
+    add("--rate", type=float, default=Plot.rate, help="tickets a second (default: %(default)s)")
+    add("--limit-s", type=float, default=Plot.limit_s, help="break it off then (%(default)s)")
+    add("--json-out", type=Path, help="where the figures go, as JSON")
+    add("--keep-logs", type=Path, help="a directory for the services' logs")
+    asked = parser.parse_args()
+    plot = Plot(
+        bad=asked.bad,
+        changes=not asked.no_change,
+        seed=asked.seed,
+        rate=asked.rate,
+        limit_s=asked.limit_s,
+    )
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="penstock-story-") as home:
+        console.print("starting a stack of its own: Kafka, vLLM and five services")
+        with Stack.ephemeral(SERVICES, environment(plot, Path(home))) as stack:
+            try:
+                found, claims = asyncio.run(tell(plot, stack.env, console))
+            finally:
+                if asked.keep_logs:
+                    _keep(stack, asked.keep_logs)
+    for table in (phases_table(found), times_table(found), claims_table(claims)):
+        Console().print(table)
+    if asked.json_out:
+        figures = {"account": found.to_json(), "claims": [vars(claim) for claim in claims]}
+        asked.json_out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if not all(claim.holds for claim in claims):
+        sys.exit(1)
+
+
+def _keep(stack: Stack, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for service in stack.services:
+        (folder / f"{service}.log").write_text(stack.log(service), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()

@@ -1,0 +1,70 @@
+"""What happens in the story, and when. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+from examples.triage.generate import Corpus, Rule, Ticket, generate
+
+__all__ = ["Plot", "Question"]
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A ticket that is sent.
+
+    Attributes:
+        ticket: The ticket and its right answer.
+        changed: Whether the rule had changed by then.
+        judged: Whether somebody says what the right answer is.
+    """
+
+    ticket: Ticket
+    changed: bool
+    judged: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """How the story goes.
+
+    Attributes:
+        bad: Whether the candidate is made badly, and has to be rolled back.
+        changes: Whether the rule changes at all; without, nothing may happen.
+        seed: Of the tickets, and of which answers are judged.
+        rate: Tickets per second.
+        quiet_s: How long all is as the model knows it.
+        feedback: The share of the answers that somebody judges.
+        after_s: How long it goes on after the end, to see what it has come to.
+        limit_s: The story is broken off then.
+    """
+
+    bad: bool = False
+    changes: bool = True
+    seed: int = 1
+    rate: float = 20.0
+    quiet_s: float = 60.0
+    feedback: float = 0.6
+    after_s: float = 30.0
+    limit_s: float = 600.0
+
+    def question(self, number: int, *, changed: bool) -> Question:
+        """The ticket of a number; the change turns the rule for priorities and nothing else."""
+        corpus = Corpus(seed=1000 + self.seed, rule=Rule.CHANGED if changed else Rule.BASE)
+        (ticket,) = generate(corpus, 1, number)
+        judged = random.Random(f"{self.seed}/{number}").random() < self.feedback
+        return Question(ticket, changed, judged)
+
+    @property
+    def policy(self) -> Path:
+        """Of retrain's jobs."""
+        return HERE / ("retrain-bad.yaml" if self.bad else "retrain.yaml")
+
+    @property
+    def drift_policy(self) -> Path:
+        """What drift looks for."""
+        return HERE / "drift.yaml"

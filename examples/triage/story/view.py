@@ -1,0 +1,129 @@
+"""How the story looks: a live table on a terminal, lines elsewhere, tables at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from examples.triage.story.account import Account, Claim
+from examples.triage.story.chronicle import Chronicle
+from examples.triage.story.traffic import HelpDesk
+
+__all__ = ["View", "claims_table", "phases_table", "times_table"]
+
+PLAIN_EVERY_S = 10.0
+RECENT = 200  # answers that the accuracy of the moment is of
+MOMENTS = 12  # the last ones that are shown
+
+
+class View:
+    """Shows how the story goes on.
+
+    Args:
+        console: Where to; redrawn on a terminal, a line now and then elsewhere.
+        desk: The traffic.
+        chronicle: What the platform says.
+    """
+
+    def __init__(self, console: Console, desk: HelpDesk, chronicle: Chronicle) -> None:
+        self._console = console
+        self._desk = desk
+        self._chronicle = chronicle
+        self._begun_s = time.time()
+        self._live = Live(console=console, transient=True) if console.is_terminal else None
+        self._next_line_s = 0.0
+        self._told = 0
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Shows this moment."""
+        if self._live is not None:
+            self._live.update(Group(self._figures(), self._moments()))
+            return
+        for moment in self._chronicle.moments[self._told :]:
+            self._console.print(
+                f"{moment.at_s - self._begun_s:6.0f} s  * {moment.what}", markup=False
+            )
+        self._told = len(self._chronicle.moments)
+        if time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + PLAIN_EVERY_S
+            line = "  ".join(f"{name} {value}" for name, value in self._now())
+            self._console.print(
+                f"{time.time() - self._begun_s:6.0f} s  {line}", markup=False, soft_wrap=True
+            )
+
+    def _now(self) -> list[tuple[str, str]]:
+        asked = list(self._desk.asked.values())
+        answered = [each for each in asked if each.answers]
+        recent = answered[-RECENT:]
+        accuracy = sum(each.right for each in recent) / len(recent) if recent else None
+        shares = self._chronicle.shares.items()
+        return [
+            ("sent", str(len(asked))),
+            ("answered", str(len(answered))),
+            (f"right of the last {RECENT}", "-" if accuracy is None else f"{accuracy:.0%}"),
+            ("judged", str(self._desk.opinions)),
+            ("traffic", ", ".join(f"{name} {share:.0f} %" for name, share in shares) or "-"),
+            ("job", self._chronicle.doing or "-"),
+        ]
+
+    def _figures(self) -> Table:
+        table = Table(show_header=False, title=f"{time.time() - self._begun_s:.0f} s")
+        for name, value in self._now():
+            table.add_row(name, escape(value))
+        return table
+
+    def _moments(self) -> Table:
+        table = Table(show_header=False, box=None)
+        for moment in self._chronicle.moments[-MOMENTS:]:
+            table.add_row(f"{moment.at_s - self._begun_s:.0f} s", escape(moment.what))
+        return table
+
+
+def phases_table(found: Account) -> Table:
+    """Accuracy by phase."""
+    table = Table("phase", "seconds", "tickets", "right answers", title="accuracy")
+    for each in found.phases:
+        share = "-" if each.accuracy is None else f"{each.accuracy:.1%}"
+        table.add_row(each.name, f"{each.seconds:.0f}", str(each.tickets), share)
+    return table
+
+
+def times_table(found: Account) -> Table:
+    """What took how long, and what it cost."""
+    table = Table("", "", title="the episode")
+    for name, seconds in found.times_s.items():
+        table.add_row(name, f"{seconds:.0f} s")
+    table.add_row("answers judged by people", str(found.judged))
+    table.add_row("billed to tenants", f"{found.usd} USD")
+    table.add_row("shadow copies and probes", f"{found.unbilled_usd} USD")
+    return table
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """The claims with a mark for each."""
+    table = Table("", "claim", "found")
+    for claim in claims:
+        mark = "[bold green]✔[/]" if claim.holds else "[bold red]✘[/]"
+        table.add_row(mark, escape(claim.name), escape(claim.found))
+    return table
