@@ -25,13 +25,14 @@ from bench.drift.knobs_cases import (
     finding,
     questions,
 )
+from examples.triage.opinions import give_label
 from penstock.cli.log import publisher, reading
 from penstock.cli.settings import CliSettings
 from penstock.codec import Encoding, decode, encode
 from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
-from penstock.v1 import drift_pb2, feedback_pb2, request_pb2, response_pb2
+from penstock.v1 import drift_pb2, request_pb2, response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 from penstock_native.stack import Stack
 
@@ -42,7 +43,6 @@ TENANT = "bench"
 STEP_S = 0.05  # tickets of so long are published together
 POLL_S = 0.25
 OPINIONS = 16  # calls at a time that send feedback
-CALL_S = 20.0
 # How long the last answers, and the judge, may take once all tickets are sent.
 ANSWERS_S = 120.0
 JUDGE_S = 120.0
@@ -187,9 +187,7 @@ class _Run:
         """Sends right answers as feedback, as somebody would who looks answers through."""
         while True:
             question, request_id = await self._to_judge.get()
-            label = json.dumps(question.ticket["expected"])
-            opinion = feedback_pb2.Feedback(request_id=request_id, tenant=TENANT, label=label)
-            await stub.SendFeedback(opinion, timeout=CALL_S)
+            await give_label(stub, request_id, TENANT, question.ticket)
             self._last_ms = max(self._last_ms, _now_ms())
             self._opinions += 1
             self._to_judge.task_done()

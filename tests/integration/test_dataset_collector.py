@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import sys
 import time
@@ -21,6 +22,7 @@ from penstock.kafka.admin import KafkaAdmin, Sizes, plan
 from penstock.kafka.broker import send_all
 from penstock.kafka.log_id import log_id
 from penstock.kafka.ports import LogError
+from penstock.kafka.publisher import KafkaPublisher
 from penstock.records import Outgoing
 from penstock.topics import TOPICS
 from penstock.v1 import drift_pb2, feedback_pb2, response_pb2
@@ -124,6 +126,38 @@ def held(url: Path) -> tuple[Counter[tuple[str, int, int]], list[FileName]]:
 async def written(place: Place) -> Counter[tuple[str, int, int]]:
     records = [record for kind in Kind for record in await place.read(kind.topic)]
     return Counter((*r.partition, r.offset) for r in records if r.key != BAD.encode())
+
+
+async def test_it_settles_though_more_comes_all_the_time(kafka: Any, tmp_path: Path) -> None:
+    place = await make_place(kafka.bootstrap)
+    url, stop = tmp_path / "collected", asyncio.Event()
+    publisher = KafkaPublisher(place.bootstrap, "test")
+    await publisher.start()
+
+    async def go_on() -> None:
+        for n in itertools.count():
+            await publisher.publish(records(place, n))
+            if n == 50:
+                some.set()
+
+    some = asyncio.Event()
+    collector = Collector(CollectorConfig(place.bootstrap, place.prefix, str(url)))
+    writing, running = asyncio.create_task(go_on()), asyncio.create_task(collector.run(stop))
+    try:
+        await some.wait()
+        before = await written(place)
+        assert await collector.settle(60)
+        found, names = held(url)
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await publisher.stop()
+        stop.set()
+        await running
+    assert before.total() > 100
+    assert found >= before
+    # To hurry is not to write a file for every few records.
+    assert len(names) < 60
 
 
 async def test_killed_at_seeded_points_each_offset_is_in_exactly_one_file(

@@ -11,6 +11,7 @@ import uuid
 from types import TracebackType
 from typing import Any, Self
 
+from examples.triage.opinions import give_label
 from examples.triage.story.plot import Plot, Question
 from penstock.cli.log import publisher, reading
 from penstock.cli.settings import CliSettings
@@ -19,7 +20,7 @@ from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
-from penstock.v1 import feedback_pb2, request_pb2, response_pb2
+from penstock.v1 import request_pb2, response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 
 __all__ = ["MODEL", "Asked", "HelpDesk"]
@@ -27,7 +28,6 @@ __all__ = ["MODEL", "Asked", "HelpDesk"]
 MODEL = "triage"
 STEP_S = 0.05  # tickets of so long are published together
 OPINIONS = 8  # calls at a time that send feedback
-CALL_S = 20.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -165,9 +165,7 @@ class HelpDesk:
     async def _judge(self, stub: InferenceStub) -> None:
         while True:
             question, request_id = await self._to_judge.get()
-            label = json.dumps(question.ticket["expected"])
-            opinion = feedback_pb2.Feedback(request_id=request_id, tenant=self.tenant, label=label)
-            await stub.SendFeedback(opinion, timeout=CALL_S)
+            await give_label(stub, request_id, self.tenant, question.ticket)
             self.opinions += 1
 
 

@@ -64,6 +64,7 @@ def standing(partition: int, **change: Any) -> Standing:
         "unread": 0,
         "flowing": True,
         "held": 0,
+        "open_from": 5,
         "ready": 0,
         "committed": 5,
         "halted": False,

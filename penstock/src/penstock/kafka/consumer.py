@@ -63,6 +63,7 @@ class Standing:
         unread: Offsets from there to the end of what is committed, as far as known.
         flowing: Whether more is wanted: neither full nor halted nor parked.
         held: Records delivered that have not ended.
+        open_from: The lowest of their offsets; without any, the next offset.
         ready: Records that ended and whose results wait to be committed.
         committed: Records whose results were committed, since the partition was taken.
         halted: Whether it stands at its limit on dead letters.
@@ -74,6 +75,7 @@ class Standing:
     unread: int
     flowing: bool
     held: int
+    open_from: int
     ready: int
     committed: int
     halted: bool
@@ -154,6 +156,7 @@ class TransactionalConsumer:
                 unread=self._membership.unread(partition) if self._membership else 0,
                 flowing=worker.takes(*bounds),
                 held=worker.tracker.open,
+                open_from=worker.tracker.open_from,
                 ready=worker.tracker.uncommitted - worker.tracker.open,
                 committed=worker.committed,
                 halted=worker.halted,

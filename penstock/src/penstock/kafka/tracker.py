@@ -88,6 +88,11 @@ class Tracker(Generic[T]):
         return len(self._open)
 
     @property
+    def open_from(self) -> int:
+        """The lowest offset delivered here that has not ended; the next one where all have."""
+        return min(self._open, default=self.delivered_to)
+
+    @property
     def uncommitted(self) -> int:
         """Records delivered here whose end is not committed."""
         return len(self._open) + len(self._ended)

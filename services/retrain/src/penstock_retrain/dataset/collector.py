@@ -123,19 +123,27 @@ class Collector:
         ends = {kind: await self._read_ends(kind) for kind in Kind}
         try:
             async with asyncio.timeout(timeout_s):
-                while not all(self._settled(kind, ends[kind]) for kind in Kind):
-                    self.flush()
+                while True:
+                    settled = [self._hurry(kind, ends[kind]) for kind in Kind]
+                    if all(settled):
+                        return True
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
             return False
-        return True
 
-    def _settled(self, kind: Kind, ends: Mapping[int, int]) -> bool:
+    def _hurry(self, kind: Kind, ends: Mapping[int, int]) -> bool:
+        """Has what stands before the ends become files; whether all of it is. More may follow."""
         consumer = self._consumers.get(kind)
         standing = consumer.standing() if consumer is not None else []
-        return bool(standing) and all(
-            each.read_to >= ends.get(each.partition, 0) and not each.held for each in standing
-        )
+        late = [
+            each.partition
+            for each in standing
+            if min(each.read_to, each.open_from if each.held else each.read_to)
+            < ends.get(each.partition, 0)
+        ]
+        if late:
+            self._lines[kind].flush(late)
+        return bool(standing) and not late
 
     async def _work(self) -> None:
         name = await self._patient_log_id()

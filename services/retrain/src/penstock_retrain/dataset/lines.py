@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 from penstock.kafka.delivery import Delivery
@@ -48,10 +48,11 @@ class Lines:
         """See `Handler`."""
         return self._failed(record, error)
 
-    def flush(self) -> None:
-        """Has everything that is there become files now."""
-        for _, line in self._lines.values():
-            line.flush()
+    def flush(self, numbers: Collection[int] | None = None) -> None:
+        """Has what is there of some partitions, or of all, become files now."""
+        for number, (_, line) in self._lines.items():
+            if numbers is None or number in numbers:
+                line.flush()
 
     async def close(self) -> None:
         """Lets go of all partitions."""
