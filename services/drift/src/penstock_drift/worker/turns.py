@@ -47,6 +47,7 @@ class Turns:
                 unread=0,
                 flowing=not self._busy,
                 held=0,
+                open_from=position,
                 ready=int(self._busy),
                 committed=self._ended,
                 halted=False,
