@@ -182,7 +182,8 @@ async def test_work_for_an_adapter_that_is_not_loaded_may_run_elsewhere(kind: Ki
 
 
 async def test_an_adapter_is_in_use_while_work_goes_through_it() -> None:
-    engine = scripted(first_token_s=0.05)
+    # Long enough to be seen on the way, however busy the machine is.
+    engine = scripted(first_token_s=1.0)
     await engine.load_adapter(Adapter("v1", Path(), ""))
     async with serving(engine) as (servicer, dial):
         pump = dial()
