@@ -10,6 +10,7 @@ MEMBERS := penstock compose/native $(addprefix services/,ingest inference drift 
 SYNCED := $(VENV)/.synced
 NATIVE := $(BIN)/python -m penstock_native
 PYTEST := $(BIN)/python -m pytest -q
+UV = "$$(command -v uv || echo $(VENV)/uv)"
 PYTHON_SOURCES := penstock compose services tests bench examples
 TEST_SUITES := tests/unit tests/contract tests/integration tests/e2e
 
@@ -41,8 +42,8 @@ demo-plane: setup ## Start a stack of its own, send it 1,200 tickets, check ever
 	@$(NATIVE) run -- $(BIN)/penstock demo
 
 $(VENV)/mlflow/.synced: requirements/mlflow.txt $(SYNCED)
-	@"$$(command -v uv || echo $(VENV)/uv)" venv -q --allow-existing --python $(BIN)/python $(VENV)/mlflow
-	@"$$(command -v uv || echo $(VENV)/uv)" pip sync -q --python $(VENV)/mlflow/bin/python --require-hashes $<
+	@$(UV) venv -q --allow-existing --python $(BIN)/python $(VENV)/mlflow
+	@$(UV) pip sync -q --python $(VENV)/mlflow/bin/python --require-hashes $<
 	@touch $@
 
 .PHONY: up
@@ -142,7 +143,7 @@ bench: setup bench/.extras ## Run the benchmark: two hours, alone on the machine
 	@$(BIN)/python bench/run.py --parts $(PARTS)
 
 bench/.extras: bench/ray-llm.txt
-	@"$$(command -v uv || echo $(VENV)/uv)" pip install -q --python $(BIN)/python --no-deps \
+	@$(UV) pip install -q --python $(BIN)/python --no-deps \
 		--require-hashes --target $@ -r $<
 	@touch $@
 
@@ -150,13 +151,13 @@ bench/.extras: bench/ray-llm.txt
 bench-smoke: setup ## Run the benchmark briefly, to see that it works
 	@$(BIN)/python bench/smoke.py
 
-DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
-
 SEEDS ?= 1,2,3
 
 .PHONY: bench-loop
 bench-loop: setup ## Tell the whole story, a control and a bad candidate, each three times: 80 minutes (SEEDS=1)
 	@$(BIN)/python -m bench.loop --seeds $(SEEDS)
+
+DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
 
 .PHONY: bench-drift
 bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)

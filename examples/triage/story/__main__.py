@@ -20,7 +20,8 @@ from rich.console import Console
 
 from examples.triage.story.plot import Plot
 from examples.triage.story.telling import environment, tell
-from examples.triage.story.view import claims_table, phases_table, times_table
+from examples.triage.story.view import phases_table, times_table
+from penstock.cli.demo_view import claims_table
 from penstock_native.stack import Stack
 
 SERVICES = ("kafka", "ingest", "inference", "cost", "drift", "retrain")

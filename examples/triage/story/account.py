@@ -9,8 +9,9 @@ from typing import Any
 from examples.triage.story.chronicle import PROMOTED, Chronicle
 from examples.triage.story.plot import Plot
 from examples.triage.story.traffic import Asked
+from penstock.cli.demo_tally import Claim
 
-__all__ = ["Account", "Claim", "Phase", "account", "claims"]
+__all__ = ["Account", "Phase", "account", "claims"]
 
 # A rollback has to take the traffic within so many seconds.
 ROLLBACK_S = 2.0
@@ -70,21 +71,6 @@ class Account:
     def accuracy(self, name: str) -> float | None:
         """Of a phase; None where there was none of it."""
         return next((each.accuracy for each in self.phases if each.name == name), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """What has to hold.
-
-    Attributes:
-        name: It.
-        holds: Whether it does.
-        found: What was found.
-    """
-
-    name: str
-    holds: bool
-    found: str
 
 
 BEFORE, UNNOTICED, LEARNING = "before the change", "unnoticed", "learning"

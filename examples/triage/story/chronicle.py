@@ -10,7 +10,7 @@ from penstock.codec import decode
 from penstock.records import Record
 from penstock.v1 import alert_pb2, drift_pb2, job_pb2, route_pb2
 
-__all__ = ["ENDS", "Chronicle", "Moment"]
+__all__ = ["ENDS", "PROMOTED", "Chronicle", "Moment"]
 
 ENDS = ("promoted", "rolled_back", "inconclusive", "rejected", "failed", "cancelled")
 PROMOTED = "promoted"

@@ -19,12 +19,10 @@ class Question:
 
     Attributes:
         ticket: The ticket and its right answer.
-        changed: Whether the rule had changed by then.
         judged: Whether somebody says what the right answer is.
     """
 
     ticket: Ticket
-    changed: bool
     judged: bool
 
 
@@ -57,7 +55,7 @@ class Plot:
         corpus = Corpus(seed=1000 + self.seed, rule=Rule.CHANGED if changed else Rule.BASE)
         (ticket,) = generate(corpus, 1, number)
         judged = random.Random(f"{self.seed}/{number}").random() < self.feedback
-        return Question(ticket, changed, judged)
+        return Question(ticket, judged)
 
     @property
     def policy(self) -> Path:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.triage.story.account import Account, Claim, account, claims
+from examples.triage.story.account import Account, account, claims
 from examples.triage.story.chronicle import PROMOTED, Chronicle
 from examples.triage.story.plot import Plot
 from examples.triage.story.traffic import HelpDesk
 from examples.triage.story.view import View
+from penstock.cli.demo_tally import Claim
 from penstock.cli.log import reading
 from penstock.cli.settings import CliSettings
 from penstock.cli.spend import window

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +11,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from examples.triage.story.account import Account, Claim
+from examples.triage.story.account import Account
 from examples.triage.story.chronicle import Chronicle
 from examples.triage.story.traffic import HelpDesk
 
-__all__ = ["View", "claims_table", "phases_table", "times_table"]
+__all__ = ["View", "phases_table", "times_table"]
 
 PLAIN_EVERY_S = 10.0
 RECENT = 200  # answers that the accuracy of the moment is of
@@ -117,13 +116,4 @@ def times_table(found: Account) -> Table:
     table.add_row("answers judged by people", str(found.judged))
     table.add_row("billed to tenants", f"{found.usd} USD")
     table.add_row("shadow copies and probes", f"{found.unbilled_usd} USD")
-    return table
-
-
-def claims_table(claims: Sequence[Claim]) -> Table:
-    """The claims with a mark for each."""
-    table = Table("", "claim", "found")
-    for claim in claims:
-        mark = "[bold green]✔[/]" if claim.holds else "[bold red]✘[/]"
-        table.add_row(mark, escape(claim.name), escape(claim.found))
     return table

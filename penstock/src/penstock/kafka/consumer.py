@@ -80,6 +80,11 @@ class Standing:
     committed: int
     halted: bool
 
+    @property
+    def ended_to(self) -> int:
+        """The offset before which everything has ended, markers and aborted records passed."""
+        return self.open_from if self.held else self.read_to
+
 
 class _Silent:
     """No alerts; the log and the metrics still tell."""

@@ -90,7 +90,7 @@ class Tracker(Generic[T]):
     @property
     def open_from(self) -> int:
         """The lowest offset delivered here that has not ended; the next one where all have."""
-        return min(self._open, default=self.delivered_to)
+        return next((each for each in self._order if each in self._open), self.delivered_to)
 
     @property
     def uncommitted(self) -> int:

@@ -135,12 +135,7 @@ class Collector:
         """Has what stands before the ends become files; whether all of it is. More may follow."""
         consumer = self._consumers.get(kind)
         standing = consumer.standing() if consumer is not None else []
-        late = [
-            each.partition
-            for each in standing
-            if min(each.read_to, each.open_from if each.held else each.read_to)
-            < ends.get(each.partition, 0)
-        ]
+        late = [each.partition for each in standing if each.ended_to < ends.get(each.partition, 0)]
         if late:
             self._lines[kind].flush(late)
         return bool(standing) and not late
