@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,14 +24,14 @@ from bench.drift.knobs_cases import (
     finding,
     questions,
 )
-from examples.triage.opinions import give_label
+from examples.triage.desk import answer_of, give_label, ticket_record
 from penstock.cli.log import publisher, reading
 from penstock.cli.settings import CliSettings
-from penstock.codec import Encoding, decode, encode
+from penstock.codec import decode
 from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
-from penstock.v1 import drift_pb2, request_pb2, response_pb2
+from penstock.v1 import drift_pb2, response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 from penstock_native.stack import Stack
 
@@ -164,23 +163,14 @@ class _Run:
                 await asyncio.sleep(STEP_S)
 
     def _record(self, question: Question) -> Outgoing:
-        key = _key(question)
-        request = request_pb2.GenerateRequest(
-            model=self._stack.env["PENSTOCK_INFERENCE_MODEL_NAME"],
-            messages=[request_pb2.ChatMessage(role="user", content=question.ticket["text"])],
-            sampling=request_pb2.SamplingParameters(temperature=0),
-            idempotency_key=key,
-            tenant=TENANT,
-            labels=question.labels,
-            # An answer from the cache says nothing new of the model, and is not watched.
-            no_cache=True,
-        )
-        return encode(
-            request,
+        return ticket_record(
+            question.ticket,
             topic=self._settings.topic("requests"),
-            key=key,
+            model=self._stack.env["PENSTOCK_INFERENCE_MODEL_NAME"],
+            tenant=TENANT,
+            key=_key(question),
             source="bench",
-            encoding=Encoding.ENCODING_JSON,
+            labels=question.labels,
         )
 
     async def _tell(self, stub: InferenceStub) -> None:
@@ -263,7 +253,7 @@ class _Run:
 
     def _wrong(self, *, changed: bool) -> float | None:
         wrong = [
-            _parsed(response.text) != self._questions[key].ticket["expected"]
+            answer_of(response.text) != self._questions[key].ticket["expected"]
             for key, response in self._responses.items()
             if self._questions[key].changed is changed and self._questions[key].judged
         ]
@@ -294,13 +284,6 @@ async def _until(condition: Callable[[], bool], limit_s: float) -> bool:
 
 def _key(question: Question) -> str:
     return f"knobs-{question.number}"
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _instant_ms(stamp: str) -> int:

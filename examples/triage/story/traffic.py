@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import time
 import uuid
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from examples.triage.opinions import give_label
+from examples.triage.desk import answer_of, give_label, ticket_record
 from examples.triage.story.plot import Plot, Question
 from penstock.cli.log import publisher, reading
 from penstock.cli.settings import CliSettings
-from penstock.codec import Encoding, decode, encode
+from penstock.codec import decode
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
-from penstock.v1 import request_pb2, response_pb2
+from penstock.v1 import response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 
 __all__ = ["MODEL", "Asked", "HelpDesk"]
@@ -130,20 +129,13 @@ class HelpDesk:
         key = f"{self.tenant}-{number}"
         question = self._plot.question(number, changed=self.changed)
         self.asked[key] = Asked(question, time.time())
-        request = request_pb2.GenerateRequest(
-            model=MODEL,
-            messages=[request_pb2.ChatMessage(role="user", content=question.ticket["text"])],
-            sampling=request_pb2.SamplingParameters(temperature=0),
-            idempotency_key=key,
-            tenant=self.tenant,
-            no_cache=True,
-        )
-        return encode(
-            request,
+        return ticket_record(
+            question.ticket,
             topic=self._settings.topic("requests"),
+            model=MODEL,
+            tenant=self.tenant,
             key=key,
             source="help-desk",
-            encoding=Encoding.ENCODING_JSON,
         )
 
     def _take(self, record: Record) -> None:
@@ -158,7 +150,7 @@ class HelpDesk:
         asked.answered_s = response.created_at.ToMilliseconds() / 1000
         asked.variant = response.variant
         answered = response.outcome == response_pb2.OUTCOME_ANSWERED
-        asked.right = answered and _parsed(response.text) == asked.question.ticket["expected"]
+        asked.right = answered and answer_of(response.text) == asked.question.ticket["expected"]
         if answered and asked.question.judged:
             self._to_judge.put_nowait((asked.question, response.request_id))
 
@@ -167,10 +159,3 @@ class HelpDesk:
             question, request_id = await self._to_judge.get()
             await give_label(stub, request_id, self.tenant, question.ticket)
             self.opinions += 1
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
