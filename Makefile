@@ -104,11 +104,12 @@ test-drift-chaos: setup ## Kill drift 20 times over 200,000 responses: the same 
 check: check-python check-protos check-compose check-k8s ## Run every static check
 
 .PHONY: check-python
-check-python: setup ## Check format, lint, types and imports
+check-python: setup ## Check format, lint, types and imports, and that every test can be loaded
 	@$(BIN)/ruff format --check -q $(wildcard $(PYTHON_SOURCES))
 	@$(BIN)/ruff check -q $(wildcard $(PYTHON_SOURCES))
 	@$(BIN)/mypy $(addsuffix /src,$(MEMBERS))
 	@PYTHONWARNINGS=ignore $(BIN)/lint-imports
+	@$(BIN)/pytest --collect-only -q >$(VENV)/collected.log || { tail -40 $(VENV)/collected.log; exit 1; }
 
 .PHONY: check-protos
 check-protos: setup ## Lint the contracts, compare them with main's, regenerate and compare the code
@@ -156,6 +157,16 @@ SEEDS ?= 1,2,3
 .PHONY: bench-loop
 bench-loop: setup ## Tell the whole story, a control and a bad candidate, each three times: 80 minutes (SEEDS=1)
 	@$(BIN)/python -m bench.loop --seeds $(SEEDS)
+
+TIMES ?= 30
+
+.PHONY: bench-loop-recorded
+bench-loop-recorded: setup ## The same thirty times with answers that are played back: hours, goes on where it was (TIMES=3)
+	@$(BIN)/python -m bench.loop --recorded --seeds $$(seq -s, 1 $(TIMES))
+
+.PHONY: bench-loop-killed
+bench-loop-killed: setup ## Tell it once for each stage of the job, in which the service is killed: 15 minutes
+	@$(BIN)/python -m bench.loop --recorded --kinds killed --seeds 1,2,3,4,5,6
 
 DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
 

@@ -7,8 +7,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,10 +23,9 @@ from bench.drift.knobs_cases import (
     questions,
 )
 from examples.triage.desk import answer_of, give_label, ticket_record
-from penstock.cli.log import publisher, reading
+from penstock.cli.log import publisher, reading_each
 from penstock.cli.settings import CliSettings
 from penstock.codec import decode
-from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.rpc.channel import open_channel
 from penstock.v1 import drift_pb2, response_pb2
@@ -82,7 +79,7 @@ def run_case(stack: Stack, case: Case, schedule: Schedule) -> Outcome:
     Raises:
         RuntimeError: The policy was not taken.
     """
-    _penstock(stack, "drift", "policy", "set", str(POLICY))
+    stack.penstock("drift", "policy", "set", str(POLICY))
     return asyncio.run(_Run(stack, case, schedule).go())
 
 
@@ -109,28 +106,17 @@ class _Run:
         self._events: list[drift_pb2.DriftEvent] = []
 
     async def go(self) -> Outcome:
-        async with self._listening(), self._telling():
+        takers = {
+            "responses": self._take_response,
+            "drift": self._take_event,
+            "judge_state": self._take_progress,
+        }
+        async with reading_each(self._settings, takers), self._telling():
             await self._send()
             unfinished = await self._finish()
-        listed = await asyncio.to_thread(
-            _penstock, self._stack, "alerts", "list", "--all", "--json"
-        )
+        listed = await asyncio.to_thread(self._stack.penstock, "alerts", "list", "--all", "--json")
         lines = [json.loads(line) for line in listed.splitlines()]
         return self._outcome([finding(line, _instant_ms) for line in lines], unfinished)
-
-    @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        topic = self._settings.topic
-        async with contextlib.AsyncExitStack() as readers:
-            for name, take in {
-                "responses": self._take_response,
-                "drift": self._take_event,
-                "judge_state": self._take_progress,
-            }.items():
-                await readers.enter_async_context(
-                    reading(self._settings, topic(name), Start.BEGINNING, take)
-                )
-            yield
 
     @contextlib.asynccontextmanager
     async def _telling(self) -> AsyncIterator[None]:
@@ -258,20 +244,6 @@ class _Run:
             if self._questions[key].changed is changed and self._questions[key].judged
         ]
         return sum(wrong) / len(wrong) if wrong else None
-
-
-def _penstock(stack: Stack, *arguments: str) -> str:
-    """What the project's own command says, run against the stack."""
-    ended = subprocess.run(
-        [str(Path(sys.executable).with_name("penstock")), *arguments],
-        env=stack.env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode != 0:
-        raise RuntimeError(f"penstock {' '.join(arguments)}: {ended.stdout}{ended.stderr}")
-    return ended.stdout
 
 
 async def _until(condition: Callable[[], bool], limit_s: float) -> bool:

@@ -60,11 +60,7 @@ def say(text: str) -> None:
 @asynccontextmanager
 async def stack_behind_proxy() -> AsyncIterator[tuple[Stack, Proxy]]:
     """The stack, whose services reach Kafka through the proxy's gates."""
-    ports: set[int] = set()
-    while len(ports) < 2 * BROKERS:
-        ports.add(free_port())
-    chosen = list(ports)
-    doors = [Door(port, advertised=chosen.pop()) for port in chosen[:BROKERS]]
+    doors = [Door(free_port(), advertised=free_port()) for _ in range(BROKERS)]
     gates = {
         f"kafka-{index}": Gate(listen=door.advertised, target=door.port)
         for index, door in enumerate(doors, 1)

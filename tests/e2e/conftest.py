@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from penstock_native.stack import Stack
-from tests.e2e.support import TICKET, penstock
+from tests.e2e.support import TICKET
 
 
 @pytest.fixture(scope="session")
@@ -17,5 +17,5 @@ def stack() -> Iterator[Stack]:
     # question by every door, and each answer is to be generated.
     env = {"PENSTOCK_INFERENCE_EAGER": "true", "PENSTOCK_INFERENCE_CACHE_MIB": "0"}
     with Stack.ephemeral(env=env) as running:
-        penstock(running.env, "generate", TICKET)  # returns when the first answer came
+        running.penstock("generate", TICKET)  # returns when the first answer came
         yield running

@@ -19,7 +19,7 @@ from penstock_inference.generation import Completion, Delta, Finish, Generation,
 from penstock_inference.models import UpstreamModel
 from penstock_inference.upstream_engine import UpstreamEngine
 from penstock_native.stack import Stack
-from tests.e2e.support import TICKET, penstock
+from tests.e2e.support import TICKET
 from tests.e2e.vllm_serve import KEY, MODEL, VllmServe, vllm_serve
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -209,7 +209,7 @@ def route(model: str, base_model: str) -> dict[str, Any]:
 def generated(stack: Stack, model: str, *options: str) -> dict[str, Any]:
     # A tenant of its own: nobody else's answer is in the cache for it.
     tenant = ("--tenant", uuid.uuid4().hex)
-    said = penstock(stack.env, "generate", TICKET, "--model", model, "--json", *tenant, *options)
+    said = stack.penstock("generate", TICKET, "--model", model, "--json", *tenant, *options)
     response: dict[str, Any] = json.loads(said.splitlines()[-1])
     return dict(response.get("response", response))
 
@@ -238,7 +238,7 @@ def test_requests_on_kafka_are_answered_by_the_hosted_model(
     stack: Stack, upstream: VllmServe
 ) -> None:
     for text in (f"{TICKET} And hurry.", "My parcel never came."):
-        lines = penstock(stack.env, "publish", "-m", text, "--model", "large", "--wait")
+        lines = stack.penstock("publish", "-m", text, "--model", "large", "--wait")
         check_same(json.loads(lines.splitlines()[-1]), upstream.chat(text))
 
 

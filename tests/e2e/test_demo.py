@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from penstock_native.stack import Stack
-from tests.e2e.support import ROOT, penstock
+from tests.e2e.support import ROOT
 
 pytestmark = pytest.mark.e2e
 
 
 def test_every_claim_of_the_demonstration_holds(stack: Stack, tmp_path: Path) -> None:
     report = tmp_path / "demo.json"
-    penstock(stack.env, "demo", "--limit", "300", "--json-out", str(report))
+    stack.penstock("demo", "--limit", "300", "--json-out", str(report))
     claims = json.loads(report.read_text())["claims"]
     assert claims
     assert all(claim["holds"] for claim in claims), claims

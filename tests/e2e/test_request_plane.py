@@ -26,7 +26,7 @@ from penstock.v1 import inference_service_pb2, request_pb2, response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 from penstock_native.processes import marked
 from penstock_native.stack import Stack
-from tests.e2e.support import ROOT, penstock
+from tests.e2e.support import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -139,7 +139,7 @@ def test_a_submitted_request_is_cancelled_by_its_tenant_only(
         door.Cancel(inference_service_pb2.CancelRequest(request_id=request_id, tenant="mallory"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     assert running(stack) == 1
-    penstock(stack.env, "cancel", request_id, "--tenant", "acme")
+    stack.penstock("cancel", request_id, "--tenant", "acme")
     until(lambda: running(stack) == 0, 30)
     assert response_of(door, request_id).outcome == response_pb2.OUTCOME_CANCELLED
 
@@ -173,7 +173,7 @@ def test_a_rollback_takes_the_traffic_of_what_has_no_text_yet(
     file.write_text(
         json.dumps([{**route, "version": str(version + 1), "variants": [champion, bad]}])
     )
-    penstock(stack.env, "routes", "apply", str(file))
+    stack.penstock("routes", "apply", str(file))
     until(lambda: door.Generate(asked(), timeout=60).variant == "bad")
     # Every slot is taken for longer than the command can take: until then none of them ends, and
     # none of those behind them begins. Chosen again, those behind them go first.
@@ -184,7 +184,7 @@ def test_a_rollback_takes_the_traffic_of_what_has_no_text_yet(
     until(lambda: running(stack) == SLOTS)
     time.sleep(0.5)  # had one of them been a probe, the next of these would have its slot now
     queued = [door.Submit(asked(max_tokens=20)).request_id for _ in range(20)]
-    penstock(stack.env, "routes", "rollback", "triage")
+    stack.penstock("routes", "rollback", "triage")
     answers = [response_of(door, request_id) for request_id in queued]
     assert {r.outcome for r in answers} == {response_pb2.OUTCOME_ANSWERED}
     # Cancelled, they tell who had them.
@@ -206,7 +206,7 @@ def test_a_request_that_kills_engines_is_given_up_and_the_others_are_answered(
         assert response.outcome == response_pb2.OUTCOME_ANSWERED
     response = _patiently(lambda: response_of(door, poison))
     assert response.outcome == response_pb2.OUTCOME_FAILED
-    listed = penstock(stack.env, "dlq", "list", "--json")
+    listed = stack.penstock("dlq", "list", "--json")
     assert poison in listed
     assert POISON not in listed
 
@@ -256,6 +256,6 @@ def test_the_http_door_tells_a_cancelled_caller_why(stack: Stack) -> None:
             httpx.post, url, json=body, headers={"idempotency-key": key}, timeout=120
         )
         until(lambda: running(stack) == 1)
-        penstock(stack.env, "cancel", "--idempotency-key", key)
+        stack.penstock("cancel", "--idempotency-key", key)
         answer = call.result(60)
     assert answer.json()["error"]["code"] == "cancelled"

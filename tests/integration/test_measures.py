@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from penstock_native.stack import Stack
-from tests.e2e.support import penstock
 from tests.integration.test_scaling import Log, live_engines, metric, until
 
 pytestmark = pytest.mark.integration
@@ -39,7 +38,7 @@ def stack() -> Iterator[Stack]:
 
 
 async def command(stack: Stack, *arguments: str) -> str:
-    return await asyncio.to_thread(penstock, stack.env, "models", *arguments)
+    return await asyncio.to_thread(stack.penstock, "models", *arguments)
 
 
 async def in_force(stack: Stack) -> list[dict[str, Any]]:

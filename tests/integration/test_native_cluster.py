@@ -6,9 +6,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from penstock.kafka.admin import KafkaAdmin, Sizes, plan
 from penstock.kafka.broker import KafkaMembership
 from penstock.kafka.ports import Position
 from penstock.records import Partition
+from penstock.topics import TOPICS
 from penstock_native.kafka import Door
 from penstock_native.ports import LOOPBACK, free_port, kafka_answers, wait_until
 from penstock_native.stack import Stack
@@ -37,6 +39,18 @@ async def test_every_topic_has_three_copies(stack: Stack) -> None:
     copies = {topic["topic"]: len(p["replicas"]) for topic in topics for p in topic["partitions"]}
     assert set(copies.values()) == {3}
     assert TOPIC in copies
+
+
+async def test_topics_are_there_when_they_were_applied_whichever_node_is_asked(
+    stack: Stack,
+) -> None:
+    """Nodes follow the controller one after another: none may say that a new one is unknown."""
+    sizes = Sizes(work=1)
+    for number in range(5):
+        async with KafkaAdmin(stack.kafka_bootstrap) as admin:
+            changes = plan(TOPICS, f"p{number}", sizes, {})
+            await admin.apply(changes, {}, replication=3)
+            assert len(await admin.observe(f"p{number}")) == len(TOPICS)
 
 
 async def test_services_come_by_the_doors(stack: Stack) -> None:

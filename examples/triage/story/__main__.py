@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.triage.story.plot import Plot
+from examples.triage.story.plot import STAGES, Plot
 from examples.triage.story.telling import environment, tell
 from examples.triage.story.view import phases_table, times_table
 from penstock.cli.demo_view import claims_table
@@ -38,6 +38,10 @@ def main() -> None:
     %(prog)s
   a bad candidate comes, and goes:
     %(prog)s --bad
+  answers are played back, and an adapter is there already:
+    %(prog)s --adapter adapters/triage-new-rule-1 --rate 100 --quiet-s 20
+  the service dies while it trains:
+    %(prog)s --kill training
   nothing changes, and nothing may happen:
     %(prog)s --no-change --limit-s 240 --json-out control.json
 """,
@@ -47,7 +51,10 @@ def main() -> None:
     add("--no-change", action="store_true", help="the rule stays as it is")
     add("--seed", type=int, default=Plot.seed, help="of the tickets (default: %(default)s)")
     add("--rate", type=float, default=Plot.rate, help="tickets a second (default: %(default)s)")
+    add("--quiet-s", type=float, default=Plot.quiet_s, help="before the change (%(default)s)")
     add("--limit-s", type=float, default=Plot.limit_s, help="break it off then (%(default)s)")
+    add("--kill", default="", choices=STAGES, help="kill the service retrain in this stage")
+    add("--adapter", type=Path, help="play answers back, and take this adapter for a training's")
     add("--json-out", type=Path, help="where the figures go, as JSON")
     add("--keep-logs", type=Path, help="a directory for the services' logs")
     asked = parser.parse_args()
@@ -56,14 +63,18 @@ def main() -> None:
         changes=not asked.no_change,
         seed=asked.seed,
         rate=asked.rate,
+        quiet_s=asked.quiet_s,
         limit_s=asked.limit_s,
+        kill=asked.kill,
+        adapter=asked.adapter,
     )
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="penstock-story-") as home:
-        console.print("starting a stack of its own: Kafka, vLLM and five services")
+        engine = "the scripted engine" if plot.adapter else "vLLM"
+        console.print(f"starting a stack of its own: Kafka, {engine} and five services")
         with Stack.ephemeral(SERVICES, environment(plot, Path(home))) as stack:
             try:
-                found, claims = asyncio.run(tell(plot, stack.env, console))
+                found, claims = asyncio.run(tell(plot, stack, console))
             finally:
                 if asked.keep_logs:
                     _keep(stack, asked.keep_logs)

@@ -46,11 +46,14 @@ class Account:
         times_s: What took how long, by name, seconds.
         lost: Tickets without an answer.
         doubled: Tickets with more than one.
-        usd: What tenants were billed; with `unbilled_usd`, what shadow copies cost.
+        usd: What tenants were billed.
+        unbilled_usd: What shadow copies, probes and the training cost.
         judged: Answers that somebody judged.
         end: The job's end; empty where there was none.
         straggled_s: How long after it the candidate still answered clients, seconds.
         version: Who answers in the end.
+        versions: How many the registry has.
+        adapters: What is in the directory that engines load them from.
     """
 
     phases: Sequence[Phase]
@@ -63,6 +66,8 @@ class Account:
     end: str
     straggled_s: float
     version: str
+    versions: int
+    adapters: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """JSON."""
@@ -87,6 +92,8 @@ def account(
     judged: int,
     usd: str,
     unbilled_usd: str,
+    versions: int,
+    adapters: Sequence[str],
 ) -> Account:
     """Adds everything up.
 
@@ -98,7 +105,9 @@ def account(
         ended_s: When the last ticket was sent.
         judged: Answers that somebody judged.
         usd: What tenants were billed.
-        unbilled_usd: What shadow copies cost.
+        unbilled_usd: What shadow copies, probes and the training cost.
+        versions: How many the registry has.
+        adapters: What is in the directory that engines load them from.
     """
     tickets = list(asked)
     end_s = chronicle.states.get(chronicle.end) if chronicle.end else None
@@ -126,6 +135,8 @@ def account(
         judged=judged,
         end=chronicle.end,
         straggled_s=_straggled_s(tickets, end_s),
+        versions=versions,
+        adapters=adapters,
         version=max(chronicle.shares, key=lambda name: chronicle.shares[name], default=""),
     )
 
@@ -167,6 +178,7 @@ def claims(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
     whole = [
         Claim("every ticket has an answer", found.lost == 0, f"{found.lost} have none"),
         Claim("no ticket has two", found.doubled == 0, f"{found.doubled} have"),
+        _tidy(found),
     ]
     if not plot.changes:
         quiet = chronicle.opened_s is None and not chronicle.jobs
@@ -178,18 +190,7 @@ def claims(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
         _seconds(found.times_s.get("from the change to the incident")),
     )
     if plot.bad:
-        kept = found.end == "rolled_back" and found.version == CHAMPION
-        says = f"{found.end or 'no end'}: {chronicle.reason}"
-        return [
-            *whole,
-            detected,
-            Claim("the bad candidate is rolled back", kept, says),
-            Claim(
-                f"within {ROLLBACK_S:g} s it answers nobody",
-                found.straggled_s <= ROLLBACK_S,
-                f"its last answer came {found.straggled_s:.2f} s after",
-            ),
-        ]
+        return [*whole, detected, *_kept_away(plot, found, chronicle)]
     before, after = found.accuracy(BEFORE), found.accuracy(AFTER)
     recovered = before is not None and after is not None and after >= before - RECOVERED
     return [
@@ -207,6 +208,28 @@ def claims(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
             _seconds(found.times_s.get("from the end to the incident's")),
         ),
     ]
+
+
+def _tidy(found: Account) -> Claim:
+    """A job makes one version, however often it is begun again, and its adapter stays or goes."""
+    stays = found.end in (PROMOTED, "inconclusive")
+    tidy = found.versions == bool(found.end) and len(found.adapters) == stays
+    says = f"{found.versions} versions, adapters: {', '.join(found.adapters) or 'none'}"
+    return Claim("a job makes one version, and no adapter is left over", tidy, says)
+
+
+def _kept_away(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
+    # Of answers that are played back, five points fewer are right: where the canary cannot tell
+    # that in its time, it holds and asks.
+    ends = ["rolled_back", *(["inconclusive"] if plot.adapter else [])]
+    kept = found.end in ends and found.version == CHAMPION
+    name = f"the bad candidate is {' or '.join(ends)}".replace("_", " ")
+    claims = [Claim(name, kept, f"{found.end or 'no end'}: {chronicle.reason}")]
+    if found.end != "inconclusive":
+        gone = found.straggled_s <= ROLLBACK_S
+        says = f"its last answer came {found.straggled_s:.2f} s after"
+        claims.append(Claim(f"within {ROLLBACK_S:g} s it answers nobody", gone, says))
+    return claims
 
 
 def _seconds(value: float | None) -> str:

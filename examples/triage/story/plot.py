@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from examples.triage.generate import Corpus, Rule, Ticket, generate
 
-__all__ = ["Plot", "Question"]
+__all__ = ["STAGES", "Plot", "Question"]
 
+# Of a job, by their states.
+STAGES = ("dataset", "training", "evaluating", "registering", "shadow", "canary")
 HERE = Path(__file__).parent
 
 
@@ -39,6 +44,9 @@ class Plot:
         feedback: The share of the answers that somebody judges.
         after_s: How long it goes on after the end, to see what it has come to.
         limit_s: The story is broken off then.
+        kill: The job's state in which the service retrain is killed; empty: it is not.
+        adapter: Where it is told with answers that are played back (`story.recorded`): the
+            adapter that is taken in instead of a training.
     """
 
     bad: bool = False
@@ -49,6 +57,8 @@ class Plot:
     feedback: float = 0.6
     after_s: float = 30.0
     limit_s: float = 600.0
+    kill: str = ""
+    adapter: Path | None = None
 
     def question(self, number: int, *, changed: bool) -> Question:
         """The ticket of a number; the change turns the rule for priorities and nothing else."""
@@ -58,11 +68,21 @@ class Plot:
         return Question(ticket, judged)
 
     @property
-    def policy(self) -> Path:
+    def policy(self) -> dict[str, Any]:
         """Of retrain's jobs."""
-        return HERE / ("retrain-bad.yaml" if self.bad else "retrain.yaml")
+        made = _read("retrain.yaml")
+        if self.bad:
+            made |= _read("retrain-bad.yaml")
+        if self.adapter is not None:
+            made["training"] = {"method": "imported", "imported": {"adapter": self.adapter.name}}
+        return made
 
     @property
     def drift_policy(self) -> Path:
         """What drift looks for."""
         return HERE / "drift.yaml"
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    return found

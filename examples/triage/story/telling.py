@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import subprocess
-import sys
+import json
 import time
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 from examples.triage.story.account import Account, account, claims
 from examples.triage.story.chronicle import PROMOTED, Chronicle
 from examples.triage.story.plot import Plot
-from examples.triage.story.traffic import HelpDesk
+from examples.triage.story.recorded import recording
+from examples.triage.story.traffic import MODEL, HelpDesk
 from examples.triage.story.view import View
 from penstock.cli.demo_tally import Claim
-from penstock.cli.log import reading
+from penstock.cli.log import reading_each
 from penstock.cli.settings import CliSettings
 from penstock.cli.spend import window
-from penstock.kafka.reader import Start
 from penstock.rpc.channel import open_channel
 from penstock.v1.cost_service_pb2_grpc import CostStub
+from penstock_native.stack import Stack
 
 __all__ = ["environment", "tell"]
 
 LOOK_S = 0.5
+KILL_LOOK_S = 0.05
 ANSWERS_S = 60.0
 LEDGER_S = 20.0
 
@@ -42,25 +42,43 @@ def environment(plot: Plot, home: Path) -> dict[str, str]:
     adapters = home / "adapters"
     adapters.mkdir(parents=True, exist_ok=True)
     key = home / "keys" / "registry.pem"
+    policy = home / "retrain.yaml"
+    policy.write_text(yaml.safe_dump(plot.policy), encoding="utf-8")
     return {
+        **(_played_back(plot, plot.adapter, home) if plot.adapter else {}),
         "PENSTOCK_INFERENCE_ADAPTERS_DIR": str(adapters),
         "PENSTOCK_INFERENCE_MAX_LORA_RANK": "8",
         "PENSTOCK_INFERENCE_MAX_LORAS": "1",
         "PENSTOCK_INFERENCE_MAX_RUNNING": "32",
         "PENSTOCK_RETRAIN_SIGNING_KEY": str(key),
-        "PENSTOCK_RETRAIN_POLICY": str(plot.policy),
+        "PENSTOCK_RETRAIN_POLICY": str(policy),
+        # What nobody needs of a candidate is gone before the story is over.
+        "PENSTOCK_RETRAIN_CLEAN_AFTER_S": "5",
     }
 
 
-async def tell(plot: Plot, env: Mapping[str, str], console: Console) -> tuple[Account, list[Claim]]:
+def _played_back(plot: Plot, adapter: Path, home: Path) -> dict[str, str]:
+    answers = home / "answers.jsonl"
+    answers.write_text("".join(recording(plot)), encoding="utf-8")
+    return {
+        "PENSTOCK_INFERENCE_ENGINE": "scripted",
+        "PENSTOCK_INFERENCE_ENGINE_CPUS": "0.1",
+        "PENSTOCK_INFERENCE_SCRIPTED_TOKENS": "48",
+        "PENSTOCK_INFERENCE_SCRIPTED_RECORDING": str(answers),
+        "PENSTOCK_RETRAIN_IMPORTS_DIR": str(adapter.resolve().parent),
+    }
+
+
+async def tell(plot: Plot, stack: Stack, console: Console) -> tuple[Account, list[Claim]]:
     """The story from the first ticket to the last.
 
     Args:
         plot: How it goes.
-        env: Of the stack, which runs.
+        stack: Where; it runs.
         console: Where it is shown.
     """
-    await asyncio.to_thread(_penstock, env, "drift", "policy", "set", str(plot.drift_policy))
+    await asyncio.to_thread(stack.penstock, "drift", "policy", "set", str(plot.drift_policy))
+    env = stack.env
     settings = CliSettings(
         kafka_bootstrap=env["PENSTOCK_KAFKA_BOOTSTRAP"],
         topic_prefix=env["PENSTOCK_TOPIC_PREFIX"],
@@ -68,21 +86,32 @@ async def tell(plot: Plot, env: Mapping[str, str], console: Console) -> tuple[Ac
         cost_grpc_port=int(env["PENSTOCK_COST_GRPC_PORT"]),
     )
     chronicle = Chronicle()
-    begun_s, changed_s = time.time(), None
-    async with _listening(settings, chronicle), HelpDesk(settings, plot) as desk:
+    begun_s, changed_s, kill = time.time(), None, plot.kill
+    takers = {
+        "alerts": chronicle.take_alert,
+        "jobs": chronicle.take_job,
+        "routes": chronicle.take_route,
+    }
+    async with reading_each(settings, takers), HelpDesk(settings, plot) as desk:
         with View(console, desk, chronicle) as view:
             while not _over(plot, chronicle, begun_s):
                 desk.check()
                 if plot.changes and changed_s is None and time.time() - begun_s >= plot.quiet_s:
                     desk.changed, changed_s = True, time.time()
                     chronicle.note(changed_s, "the rule for priorities changes")
+                if kill and kill in chronicle.states:
+                    await asyncio.to_thread(stack.kill, "retrain")
+                    chronicle.note(time.time(), "the service retrain is killed")
+                    kill = ""
                 view.show()
-                await asyncio.sleep(LOOK_S)
+                # Some stages are over in a second.
+                await asyncio.sleep(KILL_LOOK_S if kill else LOOK_S)
             ended_s = time.time()
             await desk.close(ANSWERS_S)
             view.show()
         async with open_channel(settings.cost_address) as channel:
             spent = await CostStub(channel).GetSpend(window(None, None), timeout=LEDGER_S)
+    said = await asyncio.to_thread(stack.penstock, "rollout", "history", MODEL, "--json")
     found = account(
         desk.asked.values(),
         chronicle,
@@ -92,8 +121,14 @@ async def tell(plot: Plot, env: Mapping[str, str], console: Console) -> tuple[Ac
         judged=desk.opinions,
         usd=spent.total_usd,
         unbilled_usd=spent.unbilled_usd,
+        versions=len(json.loads(said).get("versions", ())),
+        adapters=_adapters(Path(env["PENSTOCK_INFERENCE_ADAPTERS_DIR"])),
     )
     return found, claims(plot, found, chronicle)
+
+
+def _adapters(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.is_dir())
 
 
 def _over(plot: Plot, chronicle: Chronicle, begun_s: float) -> bool:
@@ -105,23 +140,3 @@ def _over(plot: Plot, chronicle: Chronicle, begun_s: float) -> bool:
     if chronicle.end == PROMOTED and chronicle.resolved_s is None:
         return False
     return now_s - chronicle.states[chronicle.end] >= plot.after_s
-
-
-@contextlib.asynccontextmanager
-async def _listening(settings: CliSettings, chronicle: Chronicle) -> AsyncIterator[None]:
-    async with contextlib.AsyncExitStack() as readers:
-        for name, take in {
-            "alerts": chronicle.take_alert,
-            "jobs": chronicle.take_job,
-            "routes": chronicle.take_route,
-        }.items():
-            topic = settings.topic(name)
-            await readers.enter_async_context(reading(settings, topic, Start.BEGINNING, take))
-        yield
-
-
-def _penstock(env: Mapping[str, str], *arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("penstock")), *arguments]
-    ended = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise RuntimeError(f"penstock {' '.join(arguments)}: {ended.stdout}{ended.stderr}")

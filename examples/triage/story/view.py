@@ -115,5 +115,5 @@ def times_table(found: Account) -> Table:
         table.add_row(name, f"{seconds:.0f} s")
     table.add_row("answers judged by people", str(found.judged))
     table.add_row("billed to tenants", f"{found.usd} USD")
-    table.add_row("shadow copies and probes", f"{found.unbilled_usd} USD")
+    table.add_row("training, shadow copies and probes", f"{found.unbilled_usd} USD")
     return table

@@ -1,14 +1,15 @@
 """What tokens cost: a versioned table of prices, and exact amounts.
 
 The table is LiteLLM's price map (an object by model name, US dollars per token), so that its
-public map can be used as it is. Ours may add to each model the version and the time from which
-its prices hold, and the earlier ones:
+public map can be used as it is. Ours may add to each model the price of training, the version and
+the time from which its prices hold, and the earlier ones:
 
     {
       "triage": {
         "input_cost_per_token": 0.0000001,
         "output_cost_per_token": 0.0000004,
         "cache_read_input_token_cost": 0.00000005,
+        "training_cost_per_token": 0.0000008,
         "version": "2026-07", "effective_from": "2026-07-01T00:00:00Z",
         "earlier": [{"input_cost_per_token": 0.0000002, "output_cost_per_token": 0.0000008,
                      "version": "2026-01"}]
@@ -40,6 +41,7 @@ __all__ = [
     "UnknownPrice",
     "add",
     "cost_of",
+    "cost_of_training",
     "plain",
 ]
 
@@ -48,6 +50,8 @@ EXACT = Context(prec=60, traps=[DivisionByZero, Inexact, InvalidOperation, Overf
 
 INPUT, OUTPUT = "input_cost_per_token", "output_cost_per_token"
 CACHED = "cache_read_input_token_cost"
+# Not in LiteLLM's map: of each token that a training sees, each time that it sees it.
+TRAINING = "training_cost_per_token"
 # The one entry of LiteLLM's map that is no model.
 SAMPLE = "sample_spec"
 
@@ -95,6 +99,7 @@ class Price:
         input_usd: For a prompt token.
         output_usd: For a token of the answer.
         cached_usd: For a prompt token found in the prefix cache.
+        training_usd: For a token that a training sees; None where nobody said.
     """
 
     version: str
@@ -102,6 +107,7 @@ class Price:
     input_usd: Decimal
     output_usd: Decimal
     cached_usd: Decimal
+    training_usd: Decimal | None = None
 
 
 def cost_of(price: Price, tokens: Tokens) -> Decimal:
@@ -111,6 +117,21 @@ def cost_of(price: Price, tokens: Tokens) -> Decimal:
         EXACT.multiply(price.cached_usd, Decimal(tokens.cached)),
         EXACT.multiply(price.output_usd, Decimal(tokens.completion)),
     )
+
+
+def cost_of_training(model: str, price: Price, tokens: int) -> Decimal:
+    """The exact price of the tokens that a training saw, in US dollars.
+
+    Raises:
+        UnknownPrice: The model's prices have none for them.
+    """
+    if price.training_usd is None:
+        raise UnknownPrice(
+            model,
+            f"its prices say nothing of training: add {TRAINING} to its entry in the price table "
+            "(PENSTOCK_COST_PRICES) and restart the cost service",
+        )
+    return EXACT.multiply(price.training_usd, Decimal(tokens))
 
 
 def add(*amounts: Decimal) -> Decimal:
@@ -224,6 +245,7 @@ def _price(model: str, fields: Mapping[str, Any]) -> Price:
         _amount(model, fields, INPUT),
         _amount(model, fields, OUTPUT),
         _amount(model, fields, CACHED if CACHED in fields else INPUT),
+        *([_amount(model, fields, TRAINING)] if TRAINING in fields else []),
     ]
     # LiteLLM's entries have no version: one that follows from the prices changes with them.
     digest = hashlib.sha256(" ".join(plain(amount) for amount in amounts).encode()).hexdigest()

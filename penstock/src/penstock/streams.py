@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections import defaultdict, deque
@@ -101,7 +102,8 @@ def make_app(group: str, settings: Settings) -> Any:
         broker_rebalance_timeout=REBALANCE_S,
         broker_session_timeout=SESSION_S,
         consumer_auto_offset_reset="earliest",
-        datadir=Path(tempfile.gettempdir()) / f"{group}-faust",
+        # faust wants one, and nothing is kept there: `run` removes it.
+        datadir=Path(tempfile.mkdtemp(prefix="penstock-faust-")),
         key_serializer="raw",
         reply_create_topic=False,
         store="memory://",
@@ -332,3 +334,5 @@ async def _stop(app: Any) -> None:
             await app.stop()
     except TimeoutError:
         log.warning("faust did not stop in time", bound_s=STOP_S)
+    finally:
+        shutil.rmtree(app.conf.datadir, ignore_errors=True)

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from penstock.pricing import PriceTable, Tokens, add, cost_of
 from penstock.records import Partition
-from penstock_cost.ledger import HOUR_US, Entry, Line, Sum, billed, group_sums, price, recompute
+from penstock_cost.ledger import (
+    HOUR_US,
+    Entry,
+    Line,
+    Priced,
+    Sum,
+    Unpriced,
+    billed,
+    group_sums,
+    price,
+    recompute,
+)
 from penstock_cost.spans import Span
 from penstock_cost.store import LedgerStore
 
@@ -84,12 +95,12 @@ def store(tmp_path: Path) -> Iterator[LedgerStore]:
         ("REPLAY", True),
         ("CACHE_HIT", True),
         ("EVALUATION", True),
-        ("TRAINING", True),
+        ("TRAINING", False),
         ("SHADOW", False),
         ("PROBE", False),
     ],
 )
-def test_shadow_copies_and_probes_are_the_operators_cost(kind: str, is_billed: bool) -> None:
+def test_copies_probes_and_trainings_are_the_operators_cost(kind: str, is_billed: bool) -> None:
     assert billed(f"USAGE_KIND_{kind}") is is_billed
 
 
@@ -183,3 +194,16 @@ def test_an_older_ledger_is_brought_up_to_date_once(tmp_path: Path) -> None:
     # Lines of before read as having avoided nothing, in edges too.
     assert by_kind(store, Span(T0, T0 + 1)) == expected(lines[:1])
     store.close()
+
+
+def test_a_training_is_the_operators_cost_at_its_own_price(store: LedgerStore) -> None:
+    trained = line(1, "TRAINING")
+    assert isinstance(price(trained, PRICES), Unpriced)
+    entry = {**ENTRY, "training_cost_per_token": 8e-7, "version": "2"}
+    prices = PriceTable.parse(json.dumps({"triage": entry}))
+    assert price(trained, prices) == Priced(Decimal("0.0000808"), "2")
+    booked(store, [trained, line(2, "GENERATION")], prices)
+    (found, other) = group_sums(store.cells(Span(), "", ""), prices)
+    spent = {str(each.unbilled.amount_usd) for each in (found, other)}
+    assert "0.0000808" in spent
+    assert recompute([trained], prices) == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import drift_pb2
 from penstock_drift.records.signal_wire import SignalWriter, from_record, from_wire, to_wire
-from penstock_drift.records.values import Key, Observation, PolicyChange, Source, Tick
+from penstock_drift.records.values import Key, Observation, PolicyChange, Source, Tick, Traffic
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 SINGLE = st.floats(width=32, allow_nan=False)
@@ -87,6 +87,9 @@ def test_observations_go_by_key_and_ticks_everywhere() -> None:
     assert from_record(as_read(ticks[2])) == Tick("responses/1", 20_000, 6)
     policies = writer.everywhere(PolicyChange(4, "tick_s: 5"))
     assert from_record(as_read(policies[0])) == PolicyChange(4, "tick_s: 5")
+    route = writer.traffic(Traffic("triage", 7, ("base", "copied")))
+    assert route.partition == 0
+    assert from_record(as_read(route)) == Traffic("triage", 7, ("base", "copied"))
 
 
 def observation(**changes: object) -> Observation:

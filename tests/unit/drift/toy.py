@@ -22,6 +22,7 @@ from penstock_drift.records.evidence import (
     Vote,
 )
 from penstock_drift.records.values import (
+    Item,
     Key,
     Kind,
     Observation,
@@ -47,8 +48,6 @@ DECLARED = {
     "length": Declaration("length", SignalType.NUMBER, Kind.INPUT),
 }
 BASELINE = 8
-
-Record = Observation | Tick | PolicyChange
 
 
 class ToyChannel:
@@ -193,7 +192,7 @@ class World:
     """What each source writes to each partition of `signals`, in the source's own order."""
 
     partitions: int
-    streams: Sequence[Sequence[Sequence[Record]]]  # by source, by partition
+    streams: Sequence[Sequence[Sequence[Item]]]  # by source, by partition
 
 
 def make_world(
@@ -209,7 +208,7 @@ def make_world(
     draw = random.Random(seed)
     streams = []
     for source in range(sources):
-        by_partition: list[list[Record]] = [
+        by_partition: list[list[Item]] = [
             [PolicyChange(1, POLICY)] if source == 0 else [] for _ in range(partitions)
         ]
         offset, told = 0, 0
@@ -244,15 +243,15 @@ def make_world(
     return World(partitions, streams)
 
 
-def interleaved(world: World, draw: random.Random) -> list[list[Record]]:
+def interleaved(world: World, draw: random.Random) -> list[list[Item]]:
     """One log per partition: the sources' records between each other, each in its own order.
 
     The policy comes first, as the extractor writes it before anything else.
     """
-    logs: list[list[Record]] = []
+    logs: list[list[Item]] = []
     for number in range(world.partitions):
         queues = [list(reversed(stream[number])) for stream in world.streams]
-        log: list[Record] = [queues[0].pop()]
+        log: list[Item] = [queues[0].pop()]
         while queues:
             queue = draw.choice(queues)
             run = draw.randrange(1, 12)
@@ -263,7 +262,7 @@ def interleaved(world: World, draw: random.Random) -> list[list[Record]]:
     return logs
 
 
-def folded(log: Sequence[Record], partition: int, partitions: int) -> list[TickEvidence]:
+def folded(log: Sequence[Item], partition: int, partitions: int) -> list[TickEvidence]:
     """What a fold that nobody disturbs says of a log."""
     fold = PartitionFold(partition, partitions, BANK)
     return [told for offset, record in enumerate(log) for told in fold.apply(record, offset)]
@@ -293,7 +292,7 @@ def merged(words: Sequence[Sequence[TickEvidence]], draw: random.Random) -> list
 class FoldWorker:
     """A worker on one partition that can be killed: what it wrote stays, its memory does not."""
 
-    def __init__(self, log: Sequence[Record], partition: int, partitions: int) -> None:
+    def __init__(self, log: Sequence[Item], partition: int, partitions: int) -> None:
         self._log, self._where = log, (partition, partitions)
         self.saved: StateRecords = []
         self.committed = 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,10 @@ from penstock_inference.generation import (
     DirectEngine,
     Finish,
     Generation,
+    Message,
 )
+from penstock_inference.models import ScriptedModel
+from penstock_inference.recording import Recording, RecordingError
 from penstock_inference.scripted import POISONED_STATUS, ScriptedEngine
 
 WORK = Generation(
@@ -40,7 +45,7 @@ WORK = Generation(
 )
 
 
-def engine_of(**options: float | str) -> ScriptedEngine:
+def engine_of(**options: object) -> ScriptedEngine:
     settings = {"first_token_s": 0.0, "token_s": 0.0, "max_tokens": 8, **options}
     return ScriptedEngine(**settings)  # type: ignore[arg-type]
 
@@ -133,6 +138,50 @@ async def test_cancelled_work_makes_room() -> None:
     engine.cancel("stuck")
     assert engine._runs["next"].timer is not None
     engine.cancel("next")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_recorded_answers_are_given_again(tmp_path: Path, stream: bool) -> None:
+    file = tmp_path / "answers.jsonl"
+    lines = [
+        {"prompt": "what is it", "answer": '{"it": "a lock"}', "adapted": "a weir"},
+        {"prompt": "who", "answer": "me"},
+        {"prompt": "why", "answer": ""},
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    engine = engine_of(recording=Recording(file))
+    asked = partial(completed, engine, stream=stream)
+    turns = (Message("user", "who"), Message("assistant", "?"), Message("user", "what is it"))
+    assert (await asked()).text == '{"it": "a lock"}'
+    assert (await asked(prompt="", messages=turns)).text == '{"it": "a lock"}'
+    assert (await asked(adapter="v1")).text == "a weir"
+    assert (await asked(prompt="who", adapter="v1")).text == "me"
+    assert (await asked(prompt="why")).completion_tokens == 0
+    cut = await asked(max_tokens=2)
+    assert (cut.text, cut.finish, cut.completion_tokens) == ('{"it": "a', Finish.LENGTH, 2)
+    assert (await asked(prompt="other")).text == (await completed(engine_of(), prompt="other")).text
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{", "answers.jsonl:1: no JSON"),
+        ('{"prompt": "x", "answer": 1}', "an object of texts"),
+        ('{"prompt": "x"}', "needs prompt and answer"),
+        ('{"prompt": "x", "answer": "y", "more": "z"}', "needs prompt and answer"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_recording_that_is_none_is_refused(
+    tmp_path: Path, written: str | None, message: str
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    if written is not None:
+        file.write_text(written)
+    with pytest.raises(RecordingError, match=message):
+        Recording(file)
+    problems = ScriptedModel(name="m", recording=str(file)).problems({})
+    assert [message in each for each in problems] == [True]
 
 
 def test_poison_ends_the_process_and_only_where_it_is_switched_on() -> None:

@@ -19,6 +19,7 @@ from penstock.pricing import (
     UnknownPrice,
     add,
     cost_of,
+    cost_of_training,
     plain,
 )
 
@@ -57,6 +58,17 @@ def test_cost(model: str, when: dt.datetime, tokens: Tokens, expected: str, vers
     price = PriceTable.parse(TABLE).at(model, when)
     assert plain(cost_of(price, tokens)) == expected
     assert price.version == version or price.version.startswith("sha256-")
+
+
+def test_a_training_has_a_price_of_its_own_or_none() -> None:
+    table = PriceTable.parse(
+        f'{{"m": {{{ONES}, "training_cost_per_token": 8e-7}}, "free": {{{ONES}}}}}'
+    )
+    assert plain(cost_of_training("m", table.at("m", JULY), 1_000_003)) == "0.8000024"
+    with pytest.raises(UnknownPrice, match=r"'free'.*add training_cost_per_token"):
+        cost_of_training("free", table.at("free", JULY), 1)
+    with pytest.raises(PriceTableError, match="m: training_cost_per_token"):
+        PriceTable.parse(f'{{"m": {{{ONES}, "training_cost_per_token": -1}}}}')
 
 
 @pytest.mark.parametrize("model", ["nobody", "picture", "tiered", "sample_spec"])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from examples.triage.generate import Rule, prioritise
 from examples.triage.story.account import AFTER, BEFORE, UNNOTICED, account, claims
 from examples.triage.story.chronicle import Chronicle
 from examples.triage.story.plot import Plot
+from examples.triage.story.recorded import ADAPTED, BASE, WORSE, recording
 from examples.triage.story.traffic import Asked
 from penstock.codec import encode
 from penstock.records import Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2, job_pb2, route_pb2
+from penstock_retrain.jobs.policy import parse_policy
+from penstock_retrain.training.policy import TrainingPolicy
 
 PLOT = Plot(rate=10)
 
@@ -76,6 +82,8 @@ def whole(chronicle: Chronicle, *, after: float = 1.0, changed_s: float | None =
         judged=200,
         usd="0.1",
         unbilled_usd="0",
+        versions=int(bool(chronicle.end)),
+        adapters=["triage-v1"] if chronicle.end in ("promoted", "inconclusive") else [],
     )
 
 
@@ -109,7 +117,9 @@ def test_a_story_that_goes_well() -> None:
     [
         ({"lost": 1}, "every ticket has an answer"),
         ({"doubled": 1}, "no ticket has two"),
-        ({"end": "rejected"}, "a new version is promoted"),
+        ({"end": "rejected", "adapters": ()}, "a new version is promoted"),
+        ({"versions": 2}, "a job makes one version, and no adapter is left over"),
+        ({"adapters": ["v1", "v2"]}, "a job makes one version, and no adapter is left over"),
     ],
 )
 def test_what_went_wrong_is_said(changes: dict[str, object], claim: str) -> None:
@@ -148,6 +158,8 @@ def test_a_rollback_has_to_be_quick(answered_s: float, holds: bool) -> None:
         judged=0,
         usd="0",
         unbilled_usd="0",
+        versions=int(bool(chronicle.end)),
+        adapters=["triage-v1"] if chronicle.end in ("promoted", "inconclusive") else [],
     )
     assert claims(plot, found, chronicle)[-1].holds is holds
 
@@ -178,3 +190,47 @@ def test_the_change_turns_the_rule_and_nothing_else() -> None:
     assert 60 < moved_ < 160
     assert 90 < sum(before.judged for before, _ in pairs) < 150
     assert prioritise("everyone", "none", Rule.CHANGED) == "urgent"
+
+
+def recorded(*, bad: bool = False) -> tuple[float, float, float]:
+    """Shares of right answers: before, and after the change of base model and adapter."""
+    plot = Plot(bad=bad, rate=20, limit_s=150, adapter=Path("adapters/some"))
+    before = during = after = 0
+    for number, line in enumerate(recording(plot)):
+        said = json.loads(line)
+        old, new = (plot.question(number, changed=each).ticket for each in (False, True))
+        assert said["prompt"] == old["text"] == new["text"]
+        before += json.loads(said["answer"]) == old["expected"]
+        during += json.loads(said["answer"]) == new["expected"]
+        after += json.loads(said["adapted"]) == new["expected"]
+    return before / 3000, during / 3000, after / 3000
+
+
+def test_what_is_played_back_is_right_as_often_as_it_was() -> None:
+    before, during, after = recorded()
+    assert before == pytest.approx(BASE, abs=0.01)
+    assert after == pytest.approx(ADAPTED, abs=0.01)
+    assert 0.5 < during < 0.7
+
+
+def test_a_bad_candidate_is_five_points_worse() -> None:
+    _, during, after = recorded(bad=True)
+    assert during - after == pytest.approx(WORSE, abs=0.01)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_the_policies_are_valid_ones(bad: bool) -> None:
+    for adapter in (None, Path("adapters/some")):
+        written = Plot(bad=bad, adapter=adapter).policy
+        policy = parse_policy(yaml.safe_dump(written))
+        training = TrainingPolicy.of(policy.training)
+        assert training.method == ("lora" if adapter is None else "imported")
+        assert policy.canary.max_s == 600
+
+
+def test_of_five_points_fewer_the_canary_may_be_in_doubt() -> None:
+    doubt = told("INCONCLUSIVE", "too few values")
+    ended = whole(doubt)
+    made_badly, played_back = Plot(bad=True), Plot(bad=True, adapter=Path("adapters/some"))
+    assert not all(each.holds for each in claims(made_badly, ended, doubt))
+    assert all(each.holds for each in claims(played_back, ended, doubt))

@@ -19,7 +19,7 @@ from typing import Self
 
 from penstock_native.errors import NativeError
 from penstock_native.kafka import Door, KafkaServer
-from penstock_native.ports import LOOPBACK, free_port, is_free
+from penstock_native.ports import LOOPBACK, free_port, free_ports
 from penstock_native.settings import stack_defaults
 
 KAFKA = "kafka"
@@ -75,23 +75,12 @@ def free_nodes(count: int) -> dict[str, str]:
     Raises:
         OSError: There are no free ports.
     """
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
+    addresses = ",".join(f"{LOOPBACK}:{free_port()}" for _ in range(count))
     return {
         "PENSTOCK_NATIVE_KAFKA_BROKERS": str(count),
-        "PENSTOCK_KAFKA_BOOTSTRAP": ",".join(f"{LOOPBACK}:{port}" for port in sorted(ports)),
-        "PENSTOCK_NATIVE_CONTROLLER_PORT": str(_free_range(count, ports)),
+        "PENSTOCK_KAFKA_BOOTSTRAP": addresses,
+        "PENSTOCK_NATIVE_CONTROLLER_PORT": str(free_ports(count)[0]),
     }
-
-
-def _free_range(count: int, but: set[int]) -> int:
-    for _ in range(1000):
-        first = free_port()
-        wanted = set(range(first, first + count))
-        if not wanted & but and all(is_free(port) for port in wanted):
-            return first
-    raise OSError("no free loopback ports found: close other servers and try again")
 
 
 def heap_mib(env: Mapping[str, str], nodes: int) -> int:

@@ -11,3 +11,7 @@ class JarError(NativeError):
 
 class StartError(NativeError):
     """A process did not come up; the message names its log file."""
+
+
+class CommandError(NativeError):
+    """The `penstock` command failed; the message has what it said."""

@@ -11,6 +11,7 @@ LOOPBACK = "127.0.0.1"
 # Below Linux's range for outgoing connections (32768 and up), so that no client socket
 # takes a chosen port before the server that it was chosen for has bound it.
 _FIRST, _LAST = 20_000, 32_000
+_chosen: set[int] = set()
 
 _METADATA_KEY, _METADATA_VERSION = 3, 4
 
@@ -36,17 +37,30 @@ def listens(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that nothing listened on when it was looked at.
+    """Return a port that nothing listened on when it was looked at; see `free_ports`.
 
     Raises:
-        OSError: No port was found in a hundred draws.
+        OSError: There is none.
+    """
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> range:
+    """Return so many ports in a row that nothing listened on when they were looked at.
+
+    None of them is returned twice: what one was chosen for may not listen yet.
+
+    Raises:
+        OSError: None were found in a thousand draws.
     """
     draw = random.SystemRandom()
-    for _ in range(100):
-        port = draw.randint(_FIRST, _LAST)
-        if is_free(port):
-            return port
-    raise OSError("no free loopback port found: close other servers and try again")
+    for _ in range(1000):
+        first = draw.randint(_FIRST, _LAST - count)
+        wanted = range(first, first + count)
+        if _chosen.isdisjoint(wanted) and all(is_free(port) for port in wanted):
+            _chosen.update(wanted)
+            return wanted
+    raise OSError("no free loopback ports found: close other servers and try again")
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, every_s: float = 0.1) -> bool:

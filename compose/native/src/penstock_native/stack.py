@@ -28,9 +28,17 @@ from typing import Self
 
 from penstock_native import mlflow
 from penstock_native.cluster import KAFKA, Node, bootstrap_of, free_nodes, heap_mib, nodes_of
-from penstock_native.errors import NativeError, StartError
+from penstock_native.errors import CommandError, NativeError, StartError
 from penstock_native.kafka import Door
-from penstock_native.ports import LOOPBACK, free_port, is_free, kafka_answers, listens, wait_until
+from penstock_native.ports import (
+    LOOPBACK,
+    free_port,
+    free_ports,
+    is_free,
+    kafka_answers,
+    listens,
+    wait_until,
+)
 from penstock_native.processes import alive, end, identify, marked, tree
 from penstock_native.settings import ROOT, place_retrain, port_variables, stack_environment
 from penstock_native.supervise import Program, ProgramState, Supervisor
@@ -46,6 +54,8 @@ _CLUSTER_STOP_WAIT_S = 5
 _STOP_MARGIN_S = 60
 _MARK = "PENSTOCK_NATIVE_STACK"
 _KAFKA_TIMEOUT_S = 180.0  # a first run fetches the jars
+# Ten for the pumps and ten for each model's engines; no test has more than five models.
+_INFERENCE_METRICS = 60
 _READY_TIMEOUT_S = 240.0  # vLLM alone takes up to 80 s
 # A service that was started this often while the stack came up will not come up by itself.
 _STARTS_LIMIT = 4
@@ -116,6 +126,8 @@ class Stack:
         """
         state_dir = Path(tempfile.mkdtemp(prefix="penstock-"))
         ports = {name: str(free_port()) for name in port_variables()}
+        # Its pumps and engines show theirs on the ports that follow.
+        ports["PENSTOCK_INFERENCE_METRICS_PORT"] = str(free_ports(_INFERENCE_METRICS)[0])
         settings = {**ports, **free_nodes(brokers), **(env or {})}
         wanted = services if services is not None else (KAFKA, *installed())
         stack = cls(state_dir, services=wanted, env=settings, doors=doors)
@@ -224,6 +236,28 @@ class Stack:
         except (OSError, urllib.error.URLError):
             return False
 
+    def penstock(self, *arguments: str) -> str:
+        """Standard output of the `penstock` command, run against this stack.
+
+        Raises:
+            CommandError: It ended with another code than 0; has what it said.
+        """
+        _log.info("penstock %s", " ".join(arguments))
+        result = subprocess.run(  # noqa: S603 - our own command
+            [str(Path(sys.executable).with_name("penstock")), *arguments],
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise CommandError(
+                f"`penstock {' '.join(arguments)}` failed ({result.returncode}):\n"
+                f"{result.stdout}{result.stderr}"
+            )
+        return result.stdout
+
     def _shows_metrics(self, service: str) -> bool:
         if service == mlflow.NAME:
             return listens(int(self.env["PENSTOCK_MLFLOW_HTTP_PORT"]))
@@ -317,29 +351,13 @@ class Stack:
         )
 
     def _apply(self) -> None:
-        self._penstock("topics", "apply")
+        self.penstock("topics", "apply")
         routes = ROOT / self.env["PENSTOCK_NATIVE_ROUTES"]
         if routes.exists():
             # A stack that comes up again may have moved on from its first routes.
-            self._penstock("routes", "apply", "--keep-newer", str(routes))
+            self.penstock("routes", "apply", "--keep-newer", str(routes))
         else:
             _log.warning("%s is not there: no routes applied", routes)
-
-    def _penstock(self, *arguments: str) -> None:
-        _log.info("penstock %s", " ".join(arguments))
-        result = subprocess.run(  # noqa: S603 - our own command
-            [str(Path(sys.executable).with_name("penstock")), *arguments],
-            env=self.env,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode != 0:
-            raise StartError(
-                f"`penstock {' '.join(arguments)}` failed ({result.returncode}):\n"
-                f"{result.stdout}{result.stderr}"
-            )
 
     def _wait_ready(self, timeout_s: float) -> None:
         names = [service for service in self.services if service not in self._nodes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from penstock.cli.run import CliError
 from penstock.cli.settings import CliSettings
@@ -13,7 +13,7 @@ from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
 from penstock.records import Record
 
-__all__ = ["CLIENT_ID", "publisher", "read_all", "reading", "require_topic"]
+__all__ = ["CLIENT_ID", "publisher", "read_all", "reading", "reading_each", "require_topic"]
 
 CLIENT_ID = "penstock-cli"
 READ_S = 60.0
@@ -72,6 +72,26 @@ async def reading(
         for pending in (task, caught_up):
             pending.cancel()
         await asyncio.gather(task, caught_up, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def reading_each(
+    settings: CliSettings, takers: Mapping[str, Callable[[Record], None]]
+) -> AsyncIterator[None]:
+    """Reads several topics from their beginnings, as `reading` does one.
+
+    Args:
+        settings: Where Kafka is.
+        takers: What takes the records, by the topic's name without prefix.
+
+    Raises:
+        CliError: One took longer than a minute.
+    """
+    async with contextlib.AsyncExitStack() as readers:
+        for name, take in takers.items():
+            topic = settings.topic(name)
+            await readers.enter_async_context(reading(settings, topic, Start.BEGINNING, take))
+        yield
 
 
 async def read_all(settings: CliSettings, topic: str) -> list[Record]:

@@ -14,7 +14,7 @@ from typing import Any, Self, assert_never
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
 from penstock.kafka.ports import LogError
 from penstock.topics import Partitions, Topic
@@ -262,12 +262,15 @@ class KafkaAdmin:
                     raise LogError(f"{name} cannot be changed: {_reason(code, [message])}")
 
     async def _configs(self, names: Sequence[str]) -> dict[str, tuple[dict[str, str], ...]]:
+        """All settings of each topic that the broker knows, and those that are its own."""
         if not names:
             return {}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         found: dict[str, tuple[dict[str, str], ...]] = {}
         for response in await self._client.describe_configs(resources):
             for code, message, _, name, entries in response.resources:
+                if code == UnknownTopicOrPartitionError.errno:
+                    continue  # another broker than the one that listed it, and a step behind
                 if code:
                     raise LogError(f"{name} cannot be described: {_reason(code, [message])}")
                 found[name] = (
@@ -303,6 +306,7 @@ class KafkaAdmin:
                 own=configs[name][1],
             )
             for name, partitions in described.items()
+            if name in configs
         }
 
 

@@ -112,24 +112,28 @@ class SignalRecord(_message.Message):
     OBSERVATION_FIELD_NUMBER: _builtins.int
     TICK_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def observation(self) -> Global___Observation: ...
     @_builtins.property
     def tick(self) -> Global___Tick: ...
     @_builtins.property
     def policy(self) -> Global___PolicyVersion: ...
+    @_builtins.property
+    def traffic(self) -> Global___Traffic: ...
     def __init__(
         self,
         *,
         observation: Global___Observation | None = ...,
         tick: Global___Tick | None = ...,
         policy: Global___PolicyVersion | None = ...,
+        traffic: Global___Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "observation", b"observation", "policy", b"policy", "tick", b"tick"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "observation", b"observation", "policy", b"policy", "tick", b"tick", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "observation", b"observation", "policy", b"policy", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "observation", b"observation", "policy", b"policy", "tick", b"tick", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["observation", "tick", "policy"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["observation", "tick", "policy", "traffic"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -350,6 +354,39 @@ class PolicyVersion(_message.Message):
 Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
 
 @_typing.final
+class Traffic(_message.Message):
+    """Who answers for a model from a version of its route on: it is written to the first partition of
+    `signals`, by every worker.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ROUTE_VERSION_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    route_version: _builtins.int
+    """0 where the model has no route any more."""
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The variants with weight, shadows among them."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        route_version: _builtins.int = ...,
+        variants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "route_version", b"route_version", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Traffic: _TypeAlias = Traffic  # noqa: Y015
+
+@_typing.final
 class Evidence(_message.Message):
     """What one partition's detectors have to say at the end of a tick: the record of `evidence`."""
 
@@ -362,6 +399,7 @@ class Evidence(_message.Message):
     SIGNALS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """The partition of `signals`, and how many there are."""
     partitions: _builtins.int
@@ -381,6 +419,10 @@ class Evidence(_message.Message):
     def policy(self) -> Global___PolicyVersion:
         """Set where the policy changed since the tick before."""
 
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___Traffic]:
+        """Routes that are heard of since the tick before."""
+
     def __init__(
         self,
         *,
@@ -391,10 +433,11 @@ class Evidence(_message.Message):
         signals: _abc.Iterable[Global___SignalEvidence] | None = ...,
         policy: Global___PolicyVersion | None = ...,
         late: _builtins.int = ...,
+        traffic: _abc.Iterable[Global___Traffic] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "late", b"late", "partition", b"partition", "partitions", b"partitions", "policy", b"policy", "signals", b"signals", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "late", b"late", "partition", b"partition", "partitions", b"partitions", "policy", b"policy", "signals", b"signals", "traffic", b"traffic", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from penstock.pricing import PriceTable, Tokens, UnknownPrice, add, cost_of
+from penstock.pricing import Price, PriceTable, Tokens, UnknownPrice, add, cost_of, cost_of_training
 from penstock.records import Partition
 
 __all__ = [
@@ -35,7 +35,8 @@ HOUR_US = 3_600_000_000
 NOTHING = Tokens(prompt=0, cached=0, completion=0)
 # Work that the platform gives itself: the operator's cost, on nobody's bill. What is not named
 # here is billed, a kind of a newer contract too: a line is never given away by mistake.
-UNBILLED = frozenset({"USAGE_KIND_SHADOW", "USAGE_KIND_PROBE"})
+TRAINING = "USAGE_KIND_TRAINING"
+UNBILLED = frozenset({"USAGE_KIND_SHADOW", "USAGE_KIND_PROBE", TRAINING})
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -179,9 +180,16 @@ def price(line: Line, prices: PriceTable) -> Priced | Unpriced:
     """A line's amounts by the prices that held when it was observed."""
     try:
         found = prices.at(line.model, line.observed_at)
+        amount = _amount(line, found)
     except UnknownPrice as error:
         return Unpriced(error.message)
-    return Priced(cost_of(found, line.tokens), found.version, cost_of(found, line.avoided))
+    return Priced(amount, found.version, cost_of(found, line.avoided))
+
+
+def _amount(line: Line, price: Price) -> Decimal:
+    if line.kind == TRAINING:
+        return cost_of_training(line.model, price, line.tokens.prompt)
+    return cost_of(price, line.tokens)
 
 
 def recompute(lines: Iterable[Line], prices: PriceTable) -> Decimal:
@@ -192,7 +200,7 @@ def recompute(lines: Iterable[Line], prices: PriceTable) -> Decimal:
     """
     once = {line.line_id: line for line in lines}
     amounts = (
-        cost_of(prices.at(line.model, line.observed_at), line.tokens)
+        _amount(line, prices.at(line.model, line.observed_at))
         for line in once.values()
         if billed(line.kind)
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from functools import partial
+from pathlib import Path
 
 from ray import serve
 
@@ -21,6 +22,7 @@ from penstock_inference.engine_servicer import EngineServicer
 from penstock_inference.generation import AdapterHost, Engine
 from penstock_inference.models import Model, ScriptedModel, UpstreamModel, VllmModel
 from penstock_inference.pool import MAX_MESSAGE_BYTES
+from penstock_inference.recording import Recording
 from penstock_inference.replica import observe, rank_of, reachable
 from penstock_inference.scripted import ScriptedEngine
 from penstock_inference.settings import InferenceSettings
@@ -43,6 +45,7 @@ def make_engine(model: Model) -> Engine:
                 slots=model.max_running,
                 diverge=model.diverge,
                 poison=model.poison,
+                recording=Recording(Path(model.recording)) if model.recording else None,
             )
         case VllmModel():
             from penstock_inference.vllm_engine import VllmEngine

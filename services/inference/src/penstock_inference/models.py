@@ -33,6 +33,8 @@ from pydantic import (
     model_validator,
 )
 
+from penstock_inference.recording import Recording, RecordingError
+
 __all__ = [
     "Model",
     "ModelsError",
@@ -153,6 +155,19 @@ class ScriptedModel(_Model):
     poison: str = Field(
         "", description="A prompt that holds this text ends the process; empty: none does."
     )
+    recording: str = Field(
+        "", description="Answers to give, a JSON Lines file; empty: seeded words to all."
+    )
+
+    def problems(self, environment: Mapping[str, str]) -> list[str]:
+        """See `_Model`."""
+        del environment
+        if self.recording:
+            try:
+                Recording(Path(self.recording))
+            except RecordingError as error:
+                return [f"recording: {error}"]
+        return []
 
 
 class UpstreamModel(_Model):

@@ -8,10 +8,11 @@ import itertools
 import os
 import random
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from penstock.telemetry import logger
 from penstock_inference.generation import Adapter, Completion, Delta, Finish, Generation
+from penstock_inference.recording import Recording
 
 __all__ = ["POISONED_STATUS", "ScriptedEngine"]
 
@@ -36,6 +37,7 @@ class ScriptedEngine:
         slots: Generations at a time; more wait, by priority. 0: as many as come.
         diverge: Share of the runs begun again that say something else than the first run.
         poison: A prompt that holds this text ends the process, as a crash would. Empty: none does.
+        recording: What is answered to prompts that it has; None: each seed's words to all.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class ScriptedEngine:
         slots: int = 0,
         diverge: float = 0.0,
         poison: str = "",
+        recording: Recording | None = None,
     ) -> None:
         self._first_token_s = first_token_s
         self._token_s = token_s
@@ -54,6 +57,7 @@ class ScriptedEngine:
         self._slots = slots
         self._diverge = diverge
         self._poison = poison
+        self._recording = recording
         # Answers are windows of one long text: to draw each word anew would cost more than all
         # the rest of a request.
         draw = random.Random(0)  # noqa: S311 - text, not a secret
@@ -133,14 +137,23 @@ class ScriptedEngine:
         loop = asyncio.get_running_loop()
         self._running += 1
         run.started = loop.time()
-        run.offset = self._offset(run.generation)
+        self._choose(run)
         if self._poison and self._poison in _prompt(run.generation):
             run.timer = loop.call_later(self._first_token_s, _die, run.generation.request_id)
         elif run.generation.stream:
             run.timer = loop.call_later(self._first_token_s, self._say, run)
         else:
-            whole_s = self._first_token_s + self._token_s * (run.wanted - 1)
+            whole_s = self._first_token_s + self._token_s * max(0, run.wanted - 1)
             run.timer = loop.call_later(whole_s, self._end, run)
+
+    def _choose(self, run: _Run) -> None:
+        """What the answer's words are."""
+        recorded = self._recording.tokens(run.generation) if self._recording else None
+        if recorded is None:
+            run.words, run.offset = self._words, self._offset(run.generation)
+        else:
+            run.words, run.offset = recorded, 0
+            run.wanted = min(run.wanted, len(recorded))
 
     def _offset(self, generation: Generation) -> int:
         """Where in the long text an answer begins."""
@@ -155,7 +168,7 @@ class ScriptedEngine:
         """The next word of a stream; without a pace, all that are left."""
         loop = asyncio.get_running_loop()
         while run.said < run.wanted:
-            word = self._words[run.offset + run.said]
+            word = run.words[run.offset + run.said]
             run.said += 1
             run.on_event(Delta(word, 1))
             if self._token_s and run.said < run.wanted:
@@ -189,7 +202,7 @@ class ScriptedEngine:
     def _completion(self, run: _Run, tokens: int, finish: Finish) -> Completion:
         first, last = run.offset, run.offset + tokens
         return Completion(
-            text="".join(self._words[first:last]),
+            text="".join(run.words[first:last]),
             finish=finish,
             prompt_tokens=len(_prompt(run.generation).split()) if tokens else 0,
             completion_tokens=tokens,
@@ -202,13 +215,14 @@ class ScriptedEngine:
 class _Run:
     """One generation under way, or waiting for its turn."""
 
-    __slots__ = ("generation", "offset", "on_event", "said", "started", "timer", "wanted")
+    __slots__ = ("generation", "offset", "on_event", "said", "started", "timer", "wanted", "words")
 
     def __init__(self, generation: Generation, on_event: OnEvent, wanted: int) -> None:
         self.generation = generation
         self.on_event = on_event
         self.wanted = wanted
         self.said = 0
+        self.words: Sequence[str] = ()
         self.offset = 0
         self.started = 0.0
         self.timer: asyncio.TimerHandle | None = None

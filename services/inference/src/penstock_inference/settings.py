@@ -130,6 +130,9 @@ class InferenceSettings(Settings):
     scripted_poison: str = Field(
         "", description="Scripted: a prompt that holds this text kills the engine. Empty: none."
     )
+    scripted_recording: str = Field(
+        "", description="Scripted: answers to give, a JSON Lines file. Empty: seeded words to all."
+    )
 
     @field_validator("engine_replicas_max")
     @classmethod
@@ -207,6 +210,7 @@ class InferenceSettings(Settings):
                 max_running=self.scripted_slots,
                 diverge=self.scripted_diverge,
                 poison=self.scripted_poison,
+                recording=self.scripted_recording,
                 **shared,
             )
         return VllmModel(

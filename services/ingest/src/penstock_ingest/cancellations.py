@@ -16,7 +16,8 @@ from penstock.v1 import admitted_pb2, control_pb2
 from penstock_ingest import metrics
 from penstock_ingest.admission import timestamp_of
 from penstock_ingest.errors import unwritten
-from penstock_ingest.index import KnownIds, Open, ResponseIndex
+from penstock_ingest.index import Ended, KnownIds, Open, ResponseIndex
+from penstock_ingest.settling import settled
 
 __all__ = ["RETURN_S", "Cancellations"]
 
@@ -25,9 +26,6 @@ log = logger(__name__)
 # So near to its deadline a request ends by itself, sooner than a cancellation would end it; and a
 # call whose own deadline passes looks like one that was cancelled.
 SOON_S = 0.5
-# How long an id may take to be read back from the log: somebody else just admitted it.
-SETTLE_S = 0.5
-LOOK_S = 0.02
 # A caller who named the request may lose the connection and ask again under the same key. Below a
 # second, so that an engine does not work much longer for nobody.
 RETURN_S = 0.3
@@ -121,21 +119,20 @@ class Cancellations:
 
     async def _find(self, request_id: str, tenant: str) -> Open | None:
         """The request; None where it has ended."""
-        give_up = self._clock() + dt.timedelta(seconds=SETTLE_S)
-        while True:
-            if self._index.find(request_id, tenant, self._clock().timestamp()) is not None:
-                return None
-            request = self._known.under_way(request_id, tenant)
-            if request is not None:
-                return request
-            if self._clock() >= give_up:
-                break
-            await asyncio.sleep(LOOK_S)
-        raise NotFound(
-            "no request of that id and tenant is known here; it has not been admitted, "
-            "or ended some time ago",
-            field="request_id",
-        )
+
+        def look() -> Ended | Open | None:
+            ended = self._index.find(request_id, tenant, self._clock().timestamp())
+            return ended or self._known.under_way(request_id, tenant)
+
+        # Somebody else may just have admitted it.
+        found = await settled(look)
+        if found is None:
+            raise NotFound(
+                "no request of that id and tenant is known here; it has not been admitted, "
+                "or ended some time ago",
+                field="request_id",
+            )
+        return found if isinstance(found, Open) else None
 
     def _give_up(self, request_id: str) -> None:
         request = self._orphans.pop(request_id).request

@@ -24,6 +24,7 @@ from penstock_ingest.errors import unwritten
 from penstock_ingest.index import Ended, KnownIds, ResponseIndex
 from penstock_ingest.quota import TenantQuota
 from penstock_ingest.records import SOURCE, admitted_records
+from penstock_ingest.settling import settled
 from penstock_ingest.shedding import Shedding
 from penstock_ingest.validation import check_feedback, check_request
 from penstock_ingest.waiters import Caller, Waiters
@@ -232,7 +233,8 @@ class Desk:
         self.check_open()
         check_feedback(feedback)
         tenant = tenant_of(feedback)
-        ended = self._index.find(feedback.request_id, tenant, self._now_s())
+        # Whoever reads Kafka may know of the response a moment before this instance does.
+        ended = await settled(lambda: self._index.find(feedback.request_id, tenant, self._now_s()))
         if ended is None:
             raise NotFound(
                 "no response of that id and tenant is held here; it has not ended, or not lately",

@@ -118,7 +118,7 @@ class _Service:
             self._topic("routes"),
             overtaken=self._overtaken,
         )
-        self._news = News(self._store, self._publisher, self._topic("jobs"), self._topic("alerts"))
+        self._news = News(self._store, self._publisher, self._topic)
         desk = SqlDesk(self._store, self._outbox, self._view, self.moved)
         self._collector = _collector(settings)
         self._collecting: asyncio.Task[None] | None = None

@@ -6,7 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Bases"]
+__all__ = ["Bases", "NoBaseModel"]
+
+
+class NoBaseModel(Exception):
+    """A base model is not there; says where it was looked for, and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +25,17 @@ class Bases:
     named: Mapping[str, Path]
     registered: Path
 
-    def path(self, name: str) -> Path:
-        """Where a model is, if it is anywhere."""
-        return self.named.get(name, self.registered / name)
+    def find(self, name: str) -> Path:
+        """Where a model is.
 
-    def has(self, name: str) -> bool:
-        """Whether a model is there."""
-        return (self.path(name) / "config.json").is_file()
+        Raises:
+            NoBaseModel: It is not there.
+        """
+        path = self.named.get(name, self.registered / name)
+        if not (path / "config.json").is_file():
+            known = ", ".join(sorted(self.named)) or "none"
+            raise NoBaseModel(
+                f"{name} has no Hugging Face directory at {path}; name it in "
+                f"PENSTOCK_RETRAIN_BASE_MODELS (it names {known}), or another model in the policy"
+            )
+        return path.resolve()

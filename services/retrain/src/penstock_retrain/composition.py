@@ -91,7 +91,7 @@ def _training(settings: RetrainSettings) -> Stage:
         settings.training_retries,
     )
     folder = settings.work_dir / "training"
-    return TrainingStage(folder, resources, _bases(settings))
+    return TrainingStage(folder, resources, _bases(settings), settings.imports_dir)
 
 
 def _bases(settings: RetrainSettings) -> Bases:

@@ -61,6 +61,11 @@ class RetrainSettings(Settings):
         description="Hugging Face directories of the engines' models that trainings begin from: "
         "`name=directory`, separated by commas.",
     )
+    imports_dir: Path | None = Field(
+        None,
+        description="Where adapters are, a sub-directory each, that were trained elsewhere and "
+        "that policies may name; none are taken in where it is not set.",
+    )
     ray_address: str = Field(
         "",
         description="The Ray cluster that trainings run on; empty starts one on this machine for "
@@ -110,9 +115,9 @@ class RetrainSettings(Settings):
     def _default_collected(cls, value: str) -> str:
         return value or DEFAULT_COLLECTED_URL
 
-    @field_validator("prices", mode="before")
+    @field_validator("prices", "imports_dir", mode="before")
     @classmethod
-    def _no_prices(cls, value: object) -> object:
+    def _none_named(cls, value: object) -> object:
         return value or None
 
     @field_validator("base_models", mode="before")

@@ -22,7 +22,7 @@ from penstock.kafka.memory import MemoryBroker
 from penstock.kafka.ports import LogError
 from penstock.pricing import PriceTable
 from penstock.records import Outgoing, Partition, Record
-from penstock.v1 import admitted_pb2, common_pb2, drift_pb2, feedback_pb2, response_pb2
+from penstock.v1 import admitted_pb2, common_pb2, drift_pb2, feedback_pb2, response_pb2, route_pb2
 from penstock_drift.extraction.extract import Extraction, Plan, plan_of
 from penstock_drift.extraction.idle import IdleSources, Topic
 from penstock_drift.extraction.joins import Join, Table
@@ -35,9 +35,9 @@ from penstock_drift.extraction.steps import (
     response_name,
 )
 from penstock_drift.policy.document import parse_policy
-from penstock_drift.policy.relay import PolicyRelay
+from penstock_drift.policy.relay import Relay
 from penstock_drift.records.signal_wire import SignalWriter, from_record
-from penstock_drift.records.values import Key, Observation, PolicyChange, Tick
+from penstock_drift.records.values import Item, Key, Observation, PolicyChange, Tick, Traffic
 from penstock_drift.signals.catalogue import CATALOGUE
 
 PRICES = PriceTable.parse(
@@ -116,7 +116,7 @@ class Place:
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
         writer = SignalWriter("p.signals", broker.partitions)
-        self.relay = PolicyRelay(writer, broker)
+        self.relay = Relay(writer, broker)
         self.relay.policy = POLICY
         self.parts = Parts(Extraction(PRICES), writer, self._plan, lambda: 2 * broker.partitions)
         self.lines = {
@@ -166,7 +166,7 @@ class Place:
                 await asyncio.sleep(0.01)
 
 
-def signals(broker: MemoryBroker) -> list[Observation | Tick | PolicyChange]:
+def signals(broker: MemoryBroker) -> list[Item]:
     found = [from_record(record) for record in broker.read("p.signals")]
     return [item for item in found if item is not None]
 
@@ -428,12 +428,32 @@ async def test_a_policy_is_written_to_every_partition_and_changes_what_is_drawn(
     place = Place(broker)
     for version, document in [(2, "segments: {}"), (1, "{}"), (3, "no policy: [")]:
         message = drift_pb2.PolicyVersion(version=version, document=document)
-        place.relay.take(broker.append(encode(message, topic="p.policies", key="d", source="t")))
+        place.relay.take_policy(
+            broker.append(encode(message, topic="p.policies", key="d", source="t"))
+        )
     relaying = asyncio.create_task(place.relay.run())
     await until(lambda: len(broker.read("p.signals")) == 2)
     relaying.cancel()
     assert signals(broker) == [PolicyChange(2, "segments: {}")] * 2
     assert place.parts.plan().segments == {}
+
+
+async def test_the_newest_route_of_each_model_is_written_to_the_first_partition() -> None:
+    broker = MemoryBroker(2)
+    place = Place(broker)
+    for version, weights in [(1, {"base": 100}), (2, {"base": 0, "better": 100, "copied": 5})]:
+        route = route_pb2.Route(model="triage", version=version)
+        for name, weight in weights.items():
+            route.variants.add(name=name, weight=weight)
+        route.variants[-1].stage = route_pb2.STAGE_SHADOW
+        place.relay.take_route(broker.append(encode(route, topic="p.routes", key="x", source="t")))
+    for key, value in [(b"gone", None), (b"none", b"\xff")]:
+        place.relay.take_route(Record(Partition("p.routes", 0), 9, key, value, (), 0))
+    relaying = asyncio.create_task(place.relay.run())
+    await until(lambda: len(broker.read("p.signals")) == 2)
+    relaying.cancel()
+    assert signals(broker) == [Traffic("triage", 2, ("better", "copied")), Traffic("gone", 0, ())]
+    assert {record.partition.number for record in broker.read("p.signals")} == {0}
 
 
 async def until(condition: object) -> None:

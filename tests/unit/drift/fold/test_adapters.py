@@ -12,7 +12,7 @@ from penstock_drift.findings.causes import likely_causes
 from penstock_drift.fold.adapters import MAX_CHANGES, Adapters
 from penstock_drift.records.evidence import Entry
 from penstock_drift.records.values import PolicyChange, Tick
-from tests.unit.drift.toy import POLICY, FoldWorker, Record, observation
+from tests.unit.drift.toy import POLICY, FoldWorker, Item, observation
 
 ROUTES = ["", "", "a", "a", "b", "a", "a"]  # by version, from 1
 
@@ -62,7 +62,7 @@ def test_the_oldest_changes_go_first() -> None:
 
 def folded(new: str, *, killed: bool) -> Entry:
     """What a fold says at last of a key whose route changes from version 3 to 4."""
-    log: list[Record] = [PolicyChange(1, POLICY)]
+    log: list[Item] = [PolicyChange(1, POLICY)]
     for second in range(1, 40):
         route, adapter, value = (3, "a-1", 0.0) if second < 20 else (4, new, 4.0)
         log.append(observation(second, second * 1000, value, route=route, adapter=adapter))

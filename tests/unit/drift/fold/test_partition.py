@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from penstock_drift.fold.partition import AHEAD_MS, FoldSnapshot, PartitionFold
 from penstock_drift.records.evidence import TickEvidence
-from penstock_drift.records.values import Key, Observation, PolicyChange, Tick
+from penstock_drift.records.values import Item, Key, Observation, PolicyChange, Tick, Traffic
 from penstock_drift.worker.snapshots import fold_records, fold_state, laid_over
 from tests.unit.drift.toy import BANK, POLICY, observation
 
-Record = Observation | Tick | PolicyChange
 
-
-def fold_of(*records: Record) -> tuple[PartitionFold, list[TickEvidence]]:
+def fold_of(*records: Item) -> tuple[PartitionFold, list[TickEvidence]]:
     fold, told = PartitionFold(0, 1, BANK), []
     for offset, record in enumerate([PolicyChange(1, POLICY), *records]):
         told += fold.apply(record, offset)
@@ -42,6 +40,16 @@ def test_ticks_without_news_are_told_as_one() -> None:
 def test_the_policy_is_told_with_the_next_tick_once() -> None:
     _, told = fold_of(tick(1000), tick(2000))
     assert [each.policy for each in told] == [PolicyChange(1, POLICY), None]
+
+
+def test_a_route_is_told_with_the_next_tick_once_whoever_is_killed() -> None:
+    routes = [Traffic("m", 3, ("v",)), Traffic("m", 4, ("v", "w"))]
+    fold, told = fold_of(tick(1000), *routes)
+    assert [each.traffic for each in told] == [()]
+    again = PartitionFold(0, 1, BANK, *fold_state(laid_over(fold_records(fold.snapshot()))))
+    for each in (fold, again):
+        said = [*each.apply(tick(2000), 4), *each.apply(tick(3000), 5)]
+        assert [told.traffic for told in said] == [tuple(routes), ()]
 
 
 def test_what_is_late_or_far_ahead_is_counted_and_passed_over() -> None:

@@ -15,7 +15,7 @@ from penstock.errors import InvalidRequest
 from penstock.kafka.delivery import Delivery
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
-from penstock.v1 import alert_pb2, drift_pb2, job_pb2
+from penstock.v1 import alert_pb2, drift_pb2, job_pb2, usage_pb2
 from penstock_retrain.drift_door import DriftDoor
 from penstock_retrain.jobs.news import News
 from penstock_retrain.jobs.opening import Opening
@@ -62,7 +62,7 @@ def written() -> Written:
 
 @pytest.fixture
 def news(place: Place, written: Written) -> News:
-    return News(place.store, written, "p.jobs", "p.alerts", place.tick)
+    return News(place.store, written, "p.{}".format, place.tick)
 
 
 async def test_what_could_not_be_told_is_told_later_once(
@@ -104,6 +104,33 @@ async def test_a_wait_is_an_incident_from_its_beginning_to_its_end(
     assert opened.severity == alert_pb2.SEVERITY_TICKET
     # The pages that alerts name are there.
     assert (Path(__file__).parents[4] / opened.runbook).is_file()
+
+
+async def test_a_training_costs_what_it_saw_once(
+    place: Place, written: Written, news: News
+) -> None:
+    job = place.to(S.TRAINING)
+    facts = {"kind": "adapter", "base_model": "triage", "metrics": {"tokens": 52_113.0}}
+    job = place.apply(job, T.DONE, facts=facts)
+    await news.tell()
+    place.done(job)
+    await news.tell()
+    (line,) = written.of("p.usage", usage_pb2.UsageLine)
+    assert (line.line_id, line.request_id, line.tenant) == (
+        "job-1/training",
+        "job-1",
+        "penstock-retrain",
+    )
+    assert (line.kind, line.model) == (usage_pb2.USAGE_KIND_TRAINING, "triage")
+    assert (line.usage.prompt_tokens, line.usage.completion_tokens) == (52_113, 0)
+
+
+async def test_what_was_trained_elsewhere_costs_nothing_here(
+    place: Place, written: Written, news: News
+) -> None:
+    place.done(place.to(S.TRAINING))
+    await news.tell()
+    assert not written.of("p.usage", usage_pb2.UsageLine)
 
 
 async def test_of_much_progress_the_newest_is_told(

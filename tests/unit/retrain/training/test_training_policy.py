@@ -24,8 +24,8 @@ def test_one_setting_chooses_the_method() -> None:
     found = {
         name: TrainingPolicy.of(parse_policy(document % name).training).method for name in METHODS
     }
-    assert found == {name: name for name in MethodName}
-    assert {name: METHODS[name].kind for name in MethodName} == {
+    assert found == {name: name for name in MethodName if name is not MethodName.IMPORTED}
+    assert {name: method.kind for name, method in METHODS.items()} == {
         MethodName.LORA: Kind.ADAPTER,
         MethodName.DORA: Kind.FULL,  # merged: engines load no such adapters
         MethodName.FULL: Kind.FULL,
@@ -46,7 +46,12 @@ def test_a_method_has_its_usual_rate_unless_one_is_named(method: str, rate: floa
     [
         (
             {"method": "qlora"},
-            r"training\.method: .*'lora', 'dora', 'full' or 'dpo' \(it is 'qlora'\)",
+            r"training\.method: .*'lora', 'dora', 'full', 'dpo' or 'imported' \(it is 'qlora'\)",
+        ),
+        ({"method": "imported"}, r"training: method imported needs imported\.adapter"),
+        (
+            {"method": "imported", "imported": {"adapter": "../x"}},
+            r"training\.imported\.adapter: ",
         ),
         ({"epoch": 3}, r"training\.epoch: not known; did you mean epochs\?"),
         ({"lora": {"ranks": 3}}, r"training\.lora\.ranks: not known; did you mean rank\?"),

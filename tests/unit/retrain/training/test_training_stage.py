@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.manifest import file_digests
 from penstock.settings import SettingsError
 from penstock_retrain.bases import Bases
 from penstock_retrain.jobs.effects import effects
@@ -84,6 +88,59 @@ async def test_what_trying_again_would_not_help_fails_the_job(
 ) -> None:
     with pytest.raises(StageBroken, match=message):
         await stage.run(job(policy, dataset), lambda _: None)
+
+
+IMPORTED = "training: {method: imported, imported: {adapter: made-elsewhere}}"
+
+
+@pytest.fixture
+def importing(stage: TrainingStage, tmp_path: Path) -> TrainingStage:
+    adapter = tmp_path / "imports" / "made-elsewhere"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "/x"}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    (adapter / "notes.txt").write_text("not ours")
+    return TrainingStage(stage._folder, stage._resources, stage._bases, tmp_path / "imports")
+
+
+async def test_an_adapter_from_elsewhere_is_a_trainings_result(
+    importing: TrainingStage, tmp_path: Path
+) -> None:
+    result = await importing.run(job(IMPORTED), lambda _: None)
+    assert (result.outcome, result.facts["kind"]) == (Outcome.DONE, "adapter")
+    assert "learning_rate" not in result.facts
+    made = Path(result.facts["dir"])
+    assert sorted(file_digests(made)) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.json",
+    ]
+    config = json.loads((made / "adapter_config.json").read_text())
+    assert config == {"r": 8, "base_model_name_or_path": "triage"}
+    # Done again, as after a kill, it is what it was, whatever has become of the source.
+    shutil.rmtree(tmp_path / "imports")
+    assert await importing.run(job(IMPORTED), lambda _: None) == result
+
+
+@pytest.mark.parametrize(
+    ("break_", "message"),
+    [
+        (lambda path: (path / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
+        (lambda path: (path / "adapter_config.json").write_text("[]"), "no JSON object"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "manifest"),
+    ],
+)
+async def test_what_is_no_adapter_is_not_taken_in(
+    importing: TrainingStage, tmp_path: Path, break_: Callable[[Path], object], message: str
+) -> None:
+    break_(tmp_path / "imports" / "made-elsewhere")
+    with pytest.raises(StageBroken, match=rf"training\.imported\.adapter: .*{message}"):
+        await importing.run(job(IMPORTED), lambda _: None)
+
+
+async def test_nothing_is_taken_in_from_nowhere(stage: TrainingStage) -> None:
+    with pytest.raises(StageBroken, match="PENSTOCK_RETRAIN_IMPORTS_DIR"):
+        await stage.run(job(IMPORTED), lambda _: None)
 
 
 async def test_nothing_is_left_to_clean_of_what_never_began(stage: TrainingStage) -> None:

@@ -30,7 +30,7 @@ from penstock_drift.extraction.steps import (
     response_name,
 )
 from penstock_drift.policy.document import Policy
-from penstock_drift.policy.relay import PolicyRelay
+from penstock_drift.policy.relay import Relay
 from penstock_drift.records.signal_wire import SignalWriter
 from penstock_drift.settings import DriftSettings
 from penstock_drift.signals.catalogue import CATALOGUE
@@ -60,13 +60,13 @@ def prices_of(settings: DriftSettings) -> PriceTable | None:
 class Collector:
     """Draws signals from `responses` and `feedback` into `signals`, each record exactly once.
 
-    1. Policies are read to their end, and brought into `signals`.
+    1. Policies are read to their end, and brought into `signals`, as routes are.
     2. Two groups consume; each record's observations and ticks are committed with its offset.
     3. Sources without traffic tell their ticks by the clock.
 
     Args:
         settings: Where Kafka is, and how long joins remember.
-        publisher: Writes policies and the ticks of idle sources; started by the caller.
+        publisher: Writes policies, routes and the ticks of idle sources; started by the caller.
     """
 
     def __init__(self, settings: DriftSettings, publisher: Publisher) -> None:
@@ -77,7 +77,7 @@ class Collector:
             for name in (*SOURCES, "signals")
         }
         self._writer = SignalWriter(self._topic("signals"), 0)
-        self._relay = PolicyRelay(self._writer, publisher)
+        self._relay = Relay(self._writer, publisher)
         self._sources = 0
         self._consuming = False
         self._planned: tuple[Policy, Plan] | None = None
@@ -113,11 +113,9 @@ class Collector:
 
     async def _work(self) -> None:
         await self._count_patiently()
-        policies = LogReader(
-            self._settings.kafka_bootstrap, self._topic("policies"), start=Start.BEGINNING
-        )
-        commands = LogReader(
-            self._settings.kafka_bootstrap, self._topic("control"), start=Start.BEGINNING
+        policies, routes, commands = (
+            LogReader(self._settings.kafka_bootstrap, self._topic(name), start=Start.BEGINNING)
+            for name in ("policies", "routes", "control")
         )
         resumes = [
             Resumes(self._group(name), self._topic(name), self._consumers[name].resume)
@@ -137,7 +135,8 @@ class Collector:
             self._publisher,
         )
         async with asyncio.TaskGroup() as parts:
-            parts.create_task(policies.run(self._relay.take))
+            parts.create_task(policies.run(self._relay.take_policy))
+            parts.create_task(routes.run(self._relay.take_route))
             parts.create_task(commands.run(resume))
             await policies.caught_up.wait()
             parts.create_task(self._relay.run())

@@ -49,7 +49,7 @@ class Member:
     Attributes:
         entry: The newest evidence.
         channel: The promise behind it.
-        ended: How it ended: recovered, rebased or silent; empty while it stands.
+        ended: How it ended: recovered, rebased, silent or withdrawn; empty while it stands.
     """
 
     entry: Entry

@@ -19,7 +19,7 @@ from operator import attrgetter
 from penstock_drift.fold.keys import Bank, KeyFold, KeySnapshot
 from penstock_drift.policy.document import Policy, PolicyError, parse_policy
 from penstock_drift.records.evidence import Entry, TickEvidence
-from penstock_drift.records.values import Key, Observation, PolicyChange, Tick
+from penstock_drift.records.values import Item, Key, Observation, PolicyChange, Tick, Traffic
 
 __all__ = ["Counted", "FoldSnapshot", "PartitionFold", "Progress", "tick_end"]
 
@@ -70,6 +70,7 @@ class Progress:
         late: Late observations that are not told yet.
         policy: The policy in force; None for the default.
         policy_is_news: Whether the judge is not told of it yet.
+        traffic: Routes that the judge is not told of yet.
     """
 
     offset: int = 0
@@ -81,6 +82,7 @@ class Progress:
     late: int = 0
     policy: PolicyChange | None = None
     policy_is_news: bool = False
+    traffic: tuple[Traffic, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,7 @@ class PartitionFold:
         self._change = found.policy
         self._policy = parse_policy(found.policy.document if found.policy else "")
         self._policy_is_news = found.policy_is_news
+        self._traffic = found.traffic
         self._buckets: dict[int, list[tuple[int, Observation]]] = {}
         self._buffered = 0
         # In order of their last tick and their name, so that the first is the longest unused.
@@ -170,7 +173,7 @@ class PartitionFold:
         found, self._counted = self._counted, Counted()
         return found
 
-    def apply(self, record: Observation | Tick | PolicyChange, offset: int) -> list[TickEvidence]:
+    def apply(self, record: Item, offset: int) -> list[TickEvidence]:
         """Takes the record at an offset; offsets rise, and one that was seen does nothing.
 
         Returns:
@@ -194,6 +197,9 @@ class PartitionFold:
             case PolicyChange():
                 self._take_policy(record)
                 return []
+            case Traffic():
+                self._traffic = (*self._traffic, record)
+                return []
 
     def snapshot(self) -> FoldSnapshot:
         """What changed since the last call; what it gives must be written, or the fold dropped."""
@@ -207,6 +213,7 @@ class PartitionFold:
             late=self._late,
             policy=self._change,
             policy_is_news=self._policy_is_news,
+            traffic=self._traffic,
         )
         waiting = (offset for bucket in self._buckets.values() for offset, _ in bucket)
         found = FoldSnapshot(
@@ -310,7 +317,7 @@ class PartitionFold:
                 break
             self._counted.silent += 1
             self._drop(key)
-        news = self._policy_is_news or self._armed != self._told_armed
+        news = self._policy_is_news or self._traffic or self._armed != self._told_armed
         return self._tell(end_ms, entries) if entries or news else []
 
     def _touch(self, key: Key) -> KeyFold:
@@ -345,9 +352,10 @@ class PartitionFold:
                     entries=tuple(part),
                     policy=policy,
                     late=self._late,
+                    traffic=self._traffic,
                 )
             )
-            self._late, self._policy_is_news = 0, False
+            self._late, self._policy_is_news, self._traffic = 0, False, ()
         self._told_ms, self._told_armed = end_ms, self._armed
         return told
 

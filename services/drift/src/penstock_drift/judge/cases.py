@@ -9,7 +9,7 @@ from penstock_drift.findings.events import Watch
 from penstock_drift.findings.incidents import IncidentChanges
 from penstock_drift.findings.states import Standing
 from penstock_drift.records.evidence import Channel, Entry
-from penstock_drift.records.values import PolicyChange
+from penstock_drift.records.values import PolicyChange, Traffic
 
 __all__ = ["Case", "JudgeProgress", "JudgeSnapshot"]
 
@@ -41,6 +41,7 @@ class JudgeProgress:
         armed: By partition, signals with a baseline.
         policy: The policy in force; None for the default.
         asked: By `model/variant`, when a retraining was last asked for.
+        traffic: By model, who answers for it; models of which nothing was heard are not there.
     """
 
     judged_ms: int = 0
@@ -48,6 +49,7 @@ class JudgeProgress:
     armed: Mapping[int, int] = dataclasses.field(default_factory=dict)
     policy: PolicyChange | None = None
     asked: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    traffic: Mapping[str, Traffic] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from penstock_drift.judge.cases import Case, JudgeProgress, JudgeSnapshot
 from penstock_drift.judge.multiplicity import rejected
 from penstock_drift.policy.document import RETRAIN, SELF_TEST_MODEL, Finding, Policy, parse_policy
 from penstock_drift.records.evidence import Channel, Entry, TickEvidence
-from penstock_drift.records.values import PolicyChange
+from penstock_drift.records.values import PolicyChange, Traffic
 from penstock_drift.signals.declared import Declaration
 
 __all__ = ["Judge", "Verdicts"]
@@ -63,6 +63,7 @@ class Judge:
         self._declarations = declarations
         self._judged_ms, self._partitions = found.judged_ms, found.partitions
         self._armed, self._asked = dict(found.armed), dict(found.asked)
+        self._traffic = dict(found.traffic)
         self._change = found.policy
         self._policy = parse_policy(found.policy.document if found.policy else "")
         self._rules = _rules_of(self._policy)
@@ -118,6 +119,7 @@ class Judge:
             armed=dict(self._armed),
             policy=self._change,
             asked=dict(self._asked),
+            traffic=dict(self._traffic),
         )
         waiting = (offset for queue in self._waiting.values() for offset, _ in queue)
         found = JudgeSnapshot(
@@ -162,6 +164,8 @@ class Judge:
                 _, evidence = queue.popleft()
                 self._armed[number] = evidence.armed
                 self._take_policy(evidence.policy)
+                for traffic in evidence.traffic:
+                    self._take_traffic(traffic)
                 updated += evidence.entries
         looks = []
         for entry in sorted(updated, key=lambda each: (each.key, each.evidence.signal)):
@@ -169,13 +173,18 @@ class Judge:
             case = self._cases.get(watch)
             looks.append((watch, case.entry.evidence.baseline if case else None))
             self._keep(watch, dataclasses.replace(case, entry=entry) if case else Case(entry))
-        values = {watch: case.entry.evidence.log_evidence for watch, case in self._cases.items()}
+        values = {
+            watch: case.entry.evidence.log_evidence
+            for watch, case in self._cases.items()
+            if not self._withdrawn(case.entry)
+        }
         strong = _strong(values, self.armed, self._policy.alpha)
         for watch, baseline in looks:
             case = self._cases[watch]
             look = self._look(case, watch in strong, baseline)
             channel = Channel.E_DETECTORS if watch in strong else Channel.CALIBRATED
             self._move(watch, step(case.standing, look, tick_ms, self._rules), channel, verdicts)
+        self._end_withdrawn(tick_ms, verdicts)
         self._tell(verdicts)
 
     def _let_pass(self, now_ms: int, verdicts: Verdicts) -> None:
@@ -193,7 +202,33 @@ class Judge:
         self._policy, self._change = parse_policy(change.document), change
         self._rules = _rules_of(self._policy)
 
+    def _take_traffic(self, traffic: Traffic) -> None:
+        known = self._traffic.get(traffic.model)
+        if not traffic.route_version:
+            self._traffic.pop(traffic.model, None)
+        elif known is None or traffic.route_version > known.route_version:
+            self._traffic[traffic.model] = traffic
+
+    def _withdrawn(self, entry: Entry) -> bool:
+        """Whether nobody is answered by the variant any more: late labels are of the past."""
+        traffic = self._traffic.get(entry.key.model)
+        return (
+            traffic is not None
+            and entry.key.variant not in traffic.variants
+            # One that answered under a newer route is one that the judge has not heard of yet.
+            and entry.evidence.route_version_after < traffic.route_version
+        )
+
+    def _end_withdrawn(self, now_ms: int, verdicts: Verdicts) -> None:
+        gone = [watch for watch, case in self._cases.items() if self._withdrawn(case.entry)]
+        for watch in sorted(gone):
+            standing = self._cases[watch].standing
+            ended = dataclasses.replace(standing, state=State.ARMED, since_ms=now_ms)
+            self._move(watch, ended, None, verdicts, how="withdrawn")
+
     def _look(self, case: Case, strong: bool, baseline: int | None) -> Look:
+        if self._withdrawn(case.entry):
+            return Look()
         evidence = case.entry.evidence
         agreed = evidence.fired >= VOTES
         watched = self._policy.for_signal(evidence.signal)
@@ -207,7 +242,12 @@ class Judge:
         )
 
     def _move(
-        self, watch: Watch, standing: Standing, channel: Channel | None, verdicts: Verdicts
+        self,
+        watch: Watch,
+        standing: Standing,
+        channel: Channel | None,
+        verdicts: Verdicts,
+        how: str = "",
     ) -> None:
         case = self._cases[watch]
         before = case.standing
@@ -217,9 +257,9 @@ class Judge:
             case = self._found(watch, dataclasses.replace(case, channel=kept), before, verdicts)
         elif before.state in _FOUND and standing.state is not before.state:
             verdicts.events.append(self._event(case, before))
-            how = _how_it_ended(before, standing)
-            if how:
-                self._incidents.end(case.incident_id, watch, how)
+            ended = how or _how_it_ended(before, standing)
+            if ended:
+                self._incidents.end(case.incident_id, watch, ended)
         elif before.state in _FOUND:
             self._incidents.refresh(case.incident_id, case.entry)
         if standing.state in (State.SUSPECT, *_FOUND):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from enum import Enum
 
-from penstock_drift.records.values import Key, Kind, PolicyChange, Source
+from penstock_drift.records.values import Key, Kind, PolicyChange, Source, Traffic
 
 __all__ = [
     "Channel",
@@ -191,6 +191,7 @@ class TickEvidence:
             last told.
         policy: Set where the policy changed since the last one.
         late: Observations that came after their tick was closed, since the last one.
+        traffic: Routes that were heard of since the last one.
     """
 
     partition: int
@@ -200,3 +201,4 @@ class TickEvidence:
     entries: tuple[Entry, ...] = ()
     policy: PolicyChange | None = None
     late: int = 0
+    traffic: tuple[Traffic, ...] = ()

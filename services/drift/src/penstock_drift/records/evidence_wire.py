@@ -16,6 +16,7 @@ from penstock_drift.records.evidence import (
     TickEvidence,
     Vote,
 )
+from penstock_drift.records.signal_wire import traffic_from_wire, traffic_to_wire
 from penstock_drift.records.values import Key, Kind, PolicyChange, Source
 
 __all__ = [
@@ -84,6 +85,7 @@ def tick_to_wire(tick: TickEvidence) -> drift_pb2.Evidence:
         if policy
         else None,
         late=tick.late,
+        traffic=[traffic_to_wire(each) for each in tick.traffic],
     )
 
 
@@ -102,6 +104,7 @@ def tick_from_wire(record: drift_pb2.Evidence) -> TickEvidence:
         entries=tuple(entry_from_wire(entry) for entry in record.signals),
         policy=PolicyChange(policy.version, policy.document) if record.HasField("policy") else None,
         late=record.late,
+        traffic=tuple(traffic_from_wire(each) for each in record.traffic),
     )
 
 

@@ -1,4 +1,4 @@
-"""Observations, ticks and policy versions to the records of `signals`, and back."""
+"""Observations, ticks, policy versions and routes to the records of `signals`, and back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,30 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from penstock.codec import decode, encode
 from penstock.records import Outgoing, Record
 from penstock.v1 import common_pb2, drift_pb2
-from penstock_drift.records.values import Key, Observation, PolicyChange, Source, Tick, Value
+from penstock_drift.records.values import (
+    Item,
+    Key,
+    Observation,
+    PolicyChange,
+    Source,
+    Tick,
+    Traffic,
+    Value,
+)
 
-__all__ = ["SignalWriter", "from_record", "from_wire", "to_wire"]
+__all__ = [
+    "SignalWriter",
+    "from_record",
+    "from_wire",
+    "to_wire",
+    "traffic_from_wire",
+    "traffic_to_wire",
+]
 
 SERVICE = "drift"
 
 
-def to_wire(item: Observation | Tick | PolicyChange) -> drift_pb2.SignalRecord:
+def to_wire(item: Item) -> drift_pb2.SignalRecord:
     """As the contract has it. Vectors lose what does not fit into 32 bits."""
     record = drift_pb2.SignalRecord()
     match item:
@@ -29,10 +45,12 @@ def to_wire(item: Observation | Tick | PolicyChange) -> drift_pb2.SignalRecord:
         case PolicyChange():
             record.policy.version = item.version
             record.policy.document = item.document
+        case Traffic():
+            record.traffic.CopyFrom(traffic_to_wire(item))
     return record
 
 
-def from_wire(record: drift_pb2.SignalRecord) -> Observation | Tick | PolicyChange | None:
+def from_wire(record: drift_pb2.SignalRecord) -> Item | None:
     """As the domain has it; None for a kind that a later version has added."""
     match record.WhichOneof("kind"):
         case "observation":
@@ -42,11 +60,25 @@ def from_wire(record: drift_pb2.SignalRecord) -> Observation | Tick | PolicyChan
             return Tick(tick.source, _time_ms(tick.until), tick.sources)
         case "policy":
             return PolicyChange(record.policy.version, record.policy.document)
+        case "traffic":
+            return traffic_from_wire(record.traffic)
         case _:
             return None
 
 
-def from_record(record: Record) -> Observation | Tick | PolicyChange | None:
+def traffic_to_wire(item: Traffic) -> drift_pb2.Traffic:
+    """A route's variants as the contract has them, in `signals` and in `evidence`."""
+    return drift_pb2.Traffic(
+        model=item.model, route_version=item.route_version, variants=item.variants
+    )
+
+
+def traffic_from_wire(wire: drift_pb2.Traffic) -> Traffic:
+    """What such a message says."""
+    return Traffic(wire.model, wire.route_version, tuple(wire.variants))
+
+
+def from_record(record: Record) -> Item | None:
     """What a record of `signals` says; see `from_wire`.
 
     Raises:
@@ -92,6 +124,11 @@ class SignalWriter:
         return [
             self._encoded(wire, key, event_id, partition) for partition in range(self.partitions)
         ]
+
+    def traffic(self, item: Traffic) -> Outgoing:
+        """To the first partition: the judge hears of it from one fold."""
+        event_id = f"traffic/{item.model}/{item.route_version}"
+        return self._encoded(to_wire(item), f"traffic/{item.model}", event_id, 0)
 
     def _encoded(
         self,

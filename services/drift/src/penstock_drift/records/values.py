@@ -14,6 +14,7 @@ from typing import NamedTuple
 __all__ = [
     "ALL",
     "Counts",
+    "Item",
     "Key",
     "Kind",
     "Observation",
@@ -21,6 +22,7 @@ __all__ = [
     "SignalType",
     "Source",
     "Tick",
+    "Traffic",
     "Value",
     "Vector",
 ]
@@ -152,3 +154,22 @@ class PolicyChange:
 
     version: int
     document: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Traffic:
+    """Who answers for a model, at its place in the log of `signals`: on the first partition.
+
+    Attributes:
+        model: The model.
+        route_version: Rises; a lower or equal one is passed over. 0: the model has no route.
+        variants: The variants with weight, shadows among them.
+    """
+
+    model: str
+    route_version: int
+    variants: tuple[str, ...]
+
+
+# What a record of `signals` says.
+Item = Observation | Tick | PolicyChange | Traffic

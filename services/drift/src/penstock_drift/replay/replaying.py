@@ -10,7 +10,7 @@ from penstock_drift.findings.events import Event
 from penstock_drift.fold.keys import Bank
 from penstock_drift.fold.partition import PartitionFold
 from penstock_drift.judge.judge import Judge
-from penstock_drift.records.values import Observation, PolicyChange, Tick
+from penstock_drift.records.values import Item, Observation
 from penstock_drift.signals.declared import Declaration
 
 __all__ = ["Difference", "Replay", "differences"]
@@ -38,7 +38,7 @@ class Replay:
         self._judge = Judge(declarations)
         self._told = 0
 
-    def take(self, partition: int, offset: int, item: Observation | Tick | PolicyChange) -> None:
+    def take(self, partition: int, offset: int, item: Item) -> None:
         """Takes the record at an offset; offsets rise within a partition."""
         self.observations += isinstance(item, Observation)
         for told in self._folds[partition].apply(item, offset):

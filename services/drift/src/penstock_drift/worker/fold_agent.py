@@ -16,7 +16,7 @@ from penstock_drift.fold.partition import PartitionFold
 from penstock_drift.records.evidence import TickEvidence
 from penstock_drift.records.evidence_wire import tick_to_wire
 from penstock_drift.records.signal_wire import from_record
-from penstock_drift.records.values import Observation, PolicyChange, Tick
+from penstock_drift.records.values import Item
 from penstock_drift.worker import metrics
 from penstock_drift.worker.snapshots import StateRecords, fold_records, fold_state
 from penstock_drift.worker.state_store import StateStore
@@ -92,7 +92,7 @@ class FoldAgent:
     async def _fold(
         self,
         tenure: Tenure[PartitionFold],
-        records: Sequence[tuple[int, Observation | Tick | PolicyChange | None]],
+        records: Sequence[tuple[int, Item | None]],
     ) -> None:
         fold = tenure.state
         # A tick of much traffic takes seconds: consumers in the loop must go on saying that they
@@ -122,9 +122,7 @@ class FoldAgent:
         return PartitionFold(number, partitions, self._bank, progress, keys), store
 
 
-def _applied(
-    fold: PartitionFold, records: Sequence[tuple[int, Observation | Tick | PolicyChange | None]]
-) -> list[TickEvidence]:
+def _applied(fold: PartitionFold, records: Sequence[tuple[int, Item | None]]) -> list[TickEvidence]:
     told = []
     for offset, item in records:
         if item is not None:

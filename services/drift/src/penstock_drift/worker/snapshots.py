@@ -26,7 +26,7 @@ from penstock_drift.judge.cases import Case, JudgeProgress, JudgeSnapshot
 from penstock_drift.policy.document import Severity
 from penstock_drift.records.evidence import Channel, Entry
 from penstock_drift.records.evidence_wire import entry_from_wire, entry_to_wire
-from penstock_drift.records.values import Key, Kind, PolicyChange
+from penstock_drift.records.values import Key, Kind, PolicyChange, Traffic
 
 __all__ = [
     "PROGRESS_KEY",
@@ -69,8 +69,13 @@ def fold_state(
         found = key_state(value) if name != PROGRESS_KEY else None
         if found is not None:
             keys[found[0]] = found[1]
-    policy = saved.pop("policy")
-    return Progress(**saved, policy=PolicyChange(**policy) if policy else None), keys
+    policy, traffic = saved.pop("policy"), saved.pop("traffic", ())
+    progress = Progress(
+        **saved,
+        policy=PolicyChange(**policy) if policy else None,
+        traffic=tuple(_traffic(each) for each in traffic),
+    )
+    return progress, keys
 
 
 def key_state(value: bytes) -> tuple[Key, KeySnapshot] | None:
@@ -132,13 +137,21 @@ def judge_state(
             case = _case(found)
             cases[_watch_of(case.entry)] = case
     saved["armed"] = dict(saved["armed"])
-    policy = saved.pop("policy")
-    progress = JudgeProgress(**saved, policy=PolicyChange(**policy) if policy else None)
+    policy, traffic = saved.pop("policy"), saved.pop("traffic", {})
+    progress = JudgeProgress(
+        **saved,
+        policy=PolicyChange(**policy) if policy else None,
+        traffic={model: _traffic(each) for model, each in traffic.items()},
+    )
     return (
         progress,
         cases,
         [_incident(each, members.get(each["incident_id"], [])) for each in incidents],
     )
+
+
+def _traffic(saved: Mapping[str, Any]) -> Traffic:
+    return Traffic(saved["model"], saved["route_version"], tuple(saved["variants"]))
 
 
 def _key_to_json(key: Key, state: KeySnapshot) -> dict[str, Any]:

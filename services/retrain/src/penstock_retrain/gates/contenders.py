@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.manifest import ManifestError, digest_of, file_digests
-from penstock_retrain.bases import Bases
+from penstock_retrain.bases import Bases, NoBaseModel
 from penstock_retrain.errors import NoSuchVersion
 from penstock_retrain.gates.errors import GateError
 from penstock_retrain.gates.examples import Contender
@@ -94,9 +94,7 @@ class RegistryContenders:
         return contender_of(version.name, model, self._adapters / version.name)
 
     def _base(self, name: str) -> Path:
-        if name not in self._bases.named and not self._bases.has(name):
-            raise GateError(
-                f"no directory is known of the engines' model {name!r}: name it in "
-                "PENSTOCK_RETRAIN_BASE_MODELS"
-            )
-        return self._bases.path(name)
+        try:
+            return self._bases.find(name)
+        except NoBaseModel as error:
+            raise GateError(str(error)) from None

@@ -1,4 +1,4 @@
-"""Tells of jobs: transitions and alerts at least once, progress as far as it goes.
+"""Tells of jobs: transitions, alerts and costs at least once, progress as far as it goes.
 
 Transitions come from SQL, where each waits until it is on the log; a repeat carries the same id.
 """
@@ -18,8 +18,9 @@ from penstock.telemetry import logger
 from penstock_retrain import metrics
 from penstock_retrain.jobs.rows import Transition
 from penstock_retrain.jobs.stages import Progress
-from penstock_retrain.jobs.states import WAITING, Job
+from penstock_retrain.jobs.states import WAITING, Job, JobState, Trigger
 from penstock_retrain.jobs.store import JobStore
+from penstock_retrain.jobs.usage import usage_of_training
 from penstock_retrain.jobs.wire import alert_of, progress_update, transition_update
 
 __all__ = ["News"]
@@ -32,13 +33,12 @@ PROGRESS_S = 0.5  # between two that are written of one job
 
 
 class News:
-    """Writes what happens to jobs to `jobs` and `alerts`.
+    """Writes what happens to jobs to `jobs`, `alerts` and `usage`.
 
     Args:
         store: What is to be told.
         publisher: Writes it.
-        jobs_topic: The full name of `jobs`.
-        alerts_topic: The full name of `alerts`.
+        topic: A topic's full name.
         clock_us: The time now, microseconds since 1970.
     """
 
@@ -46,13 +46,12 @@ class News:
         self,
         store: JobStore,
         publisher: Publisher,
-        jobs_topic: str,
-        alerts_topic: str,
+        topic: Callable[[str], str],
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._publisher = publisher
-        self._jobs, self._alerts = jobs_topic, alerts_topic
+        self._jobs, self._alerts, self._usage = topic("jobs"), topic("alerts"), topic("usage")
         self._clock_us = clock_us
         self._wake = asyncio.Event()
         self._progress: dict[str, tuple[Job, Progress]] = {}
@@ -134,6 +133,18 @@ class News:
                 event_id=f"job:{job.id}:{transition.revision}",
             )
         ]
+        if transition.before is JobState.TRAINING and transition.trigger == Trigger.DONE:
+            line = usage_of_training(job, transition.at_us)
+            if line is not None:
+                records.append(
+                    encode(
+                        line,
+                        topic=self._usage,
+                        key=line.tenant,
+                        source="retrain",
+                        event_id=line.line_id,
+                    )
+                )
         opened_us = transition.at_us
         if transition.before in WAITING:
             history = await asyncio.to_thread(self._store.history, job.id)

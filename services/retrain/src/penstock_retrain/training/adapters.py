@@ -10,7 +10,7 @@ from typing import Any
 from penstock_retrain.training.method import Setup
 from penstock_retrain.training.models import load_model
 
-__all__ = ["adapted", "export_adapter", "export_model", "lora_config", "merged"]
+__all__ = ["adapted", "copy_adapter", "export_adapter", "export_model", "lora_config", "merged"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TASK = "CAUSAL_LM"
@@ -33,10 +33,22 @@ def lora_config(setup: Setup, *, dora: bool = False) -> Any:
 
 def export_adapter(setup: Setup, checkpoint: Path, out: Path) -> None:
     """Writes a checkpoint's adapter, which names its base as engines do."""
-    shutil.copyfile(checkpoint / WEIGHTS, out / WEIGHTS)
-    config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
+    copy_adapter(checkpoint, out, setup.request.base_model)
+
+
+def copy_adapter(source: Path, out: Path, base_model: str) -> None:
+    """Copies an adapter's weights and configuration; it is of that model of the engines.
+
+    Raises:
+        OSError: A file is missing, or cannot be read.
+        ValueError: Its configuration is none.
+    """
+    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} is no JSON object")
+    shutil.copyfile(source / WEIGHTS, out / WEIGHTS)
     # PEFT writes the path that the base was loaded from, which means nothing elsewhere.
-    config["base_model_name_or_path"] = setup.request.base_model
+    config["base_model_name_or_path"] = base_model
     (out / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
 
 

@@ -20,18 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from penstock.documents import fault_lines
 from penstock_retrain.training.errors import TrainingImpossible
 
-__all__ = ["Dpo", "Evaluation", "Lora", "MethodName", "Precision", "TrainingPolicy"]
+__all__ = ["Dpo", "Evaluation", "Imported", "Lora", "MethodName", "Precision", "TrainingPolicy"]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class MethodName(StrEnum):
-    """How weights are changed; `penstock_retrain.training.methods` has one file for each."""
+    """How weights are changed; `training.methods` has a file for each that trains."""
 
     LORA = "lora"  # an adapter of low rank beside frozen weights
     DORA = "dora"  # the same with magnitudes of their own, merged into full weights
     FULL = "full"  # all weights
     DPO = "dpo"  # an adapter, from pairs of a better and a worse answer
+    IMPORTED = "imported"  # not here: an adapter that was trained elsewhere
 
 
 # Where a policy names no learning rate: usual peaks for models of some billion parameters. Smaller
@@ -96,6 +97,16 @@ class Dpo(_Part):
     sft_weight: float = Field(default=0.0, ge=0, le=10)
 
 
+class Imported(_Part):
+    """Weights that were trained elsewhere.
+
+    Attributes:
+        adapter: A directory of PEFT's format below the service's `imports_dir`, by its name.
+    """
+
+    adapter: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$")
+
+
 class Evaluation(_Part):
     """What is measured on the validation split.
 
@@ -152,6 +163,7 @@ class TrainingPolicy(_Part):
     seed: int = Field(default=7, ge=0, le=2**32 - 1)
     lora: Lora = Lora()
     dpo: Dpo = Dpo()
+    imported: Imported = Imported()
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
@@ -161,12 +173,17 @@ class TrainingPolicy(_Part):
                 f"batch_size ({self.batch_size}) is no multiple of micro_batch_size "
                 f"({self.micro_batch_size})"
             )
+        if self.method is MethodName.IMPORTED and not self.imported.adapter:
+            raise ValueError(
+                "method imported needs imported.adapter, a directory's name below "
+                "PENSTOCK_RETRAIN_IMPORTS_DIR"
+            )
         return self
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate after the warm-up."""
-        return _RATES[self.method] if self.learning_rate is None else self.learning_rate
+        """The learning rate after the warm-up; 0 where nothing is trained."""
+        return _RATES.get(self.method, 0.0) if self.learning_rate is None else self.learning_rate
 
     @property
     def at_once(self) -> int:
@@ -193,6 +210,11 @@ class TrainingPolicy(_Part):
 
 
 def _names(path: Sequence[str]) -> list[str]:
-    sections: Mapping[str, type[BaseModel]] = {"lora": Lora, "dpo": Dpo, "evaluation": Evaluation}
+    sections: Mapping[str, type[BaseModel]] = {
+        "lora": Lora,
+        "dpo": Dpo,
+        "imported": Imported,
+        "evaluation": Evaluation,
+    }
     model = sections.get(path[0], TrainingPolicy) if path else TrainingPolicy
     return sorted(model.model_fields)

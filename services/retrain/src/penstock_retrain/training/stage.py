@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from penstock.telemetry import logger
-from penstock_retrain.bases import Bases
+from penstock_retrain.bases import Bases, NoBaseModel
 from penstock_retrain.code import code_version
 from penstock_retrain.jobs.policy import PolicyError, parse_policy
 from penstock_retrain.jobs.stages import Outcome, Progress, Report, StageBroken, StageResult
 from penstock_retrain.jobs.states import Job, JobState
 from penstock_retrain.training.driver import command
 from penstock_retrain.training.errors import TrainingFailed, TrainingImpossible
-from penstock_retrain.training.policy import TrainingPolicy
+from penstock_retrain.training.importing import take_in
+from penstock_retrain.training.policy import MethodName, TrainingPolicy
 from penstock_retrain.training.request import Resources, Trained, TrainingRequest
 from penstock_retrain.training.runs import ProgressLog, Run, ray_folder
 
@@ -41,12 +42,16 @@ class TrainingStage:
             nodes see it under the same path, as they do datasets and base models.
         resources: What a training may use.
         bases: Where base models are.
+        imports: Where adapters are that were trained elsewhere; None takes none in.
     """
 
-    def __init__(self, folder: Path, resources: Resources, bases: Bases) -> None:
+    def __init__(
+        self, folder: Path, resources: Resources, bases: Bases, imports: Path | None = None
+    ) -> None:
         self._folder = folder
         self._resources = resources
         self._bases = bases
+        self._imports = imports
 
     async def run(self, job: Job, progress: Report) -> StageResult:
         """See `penstock_retrain.jobs.stages.Stage`."""
@@ -58,7 +63,10 @@ class TrainingStage:
         trained = await asyncio.to_thread(run.trained, request)
         if trained is None:
             await asyncio.to_thread(run.prepare, request)
-            await self._train(run, progress)
+            if request.policy.method is MethodName.IMPORTED:
+                await self._import(request, run, progress)
+            else:
+                await self._train(run, progress)
             trained = await asyncio.to_thread(run.trained, request)
         if trained is None:
             refusal = await asyncio.to_thread(run.refusal)
@@ -75,6 +83,13 @@ class TrainingStage:
         run = self._run(job)
         await asyncio.to_thread(run.remove)
         await asyncio.to_thread(shutil.rmtree, ray_folder(run.path), ignore_errors=True)
+
+    async def _import(self, request: TrainingRequest, run: Run, progress: Report) -> None:
+        progress(Progress("taking in what was trained elsewhere"))
+        try:
+            await asyncio.to_thread(take_in, request, self._imports, run)
+        except TrainingImpossible as error:
+            raise StageBroken(str(error)) from error
 
     async def _train(self, run: Run, progress: Report) -> None:
         """Has a process train, until it ends; it ends with this one."""
@@ -103,28 +118,22 @@ class TrainingStage:
     def _request(self, job: Job) -> TrainingRequest:
         policy = TrainingPolicy.of(parse_policy(job.policy).training)
         base_model = policy.base_model or job.model
+        try:
+            base_path = self._bases.find(base_model)
+        except NoBaseModel as error:
+            raise TrainingImpossible(f"training.base_model: {error}") from None
         dataset = job.result(JobState.DATASET)
         if not dataset.get("path") or not dataset.get("digest"):
             raise StageBroken(f"job {job.id} has no dataset: the stage before it has to make one")
         return TrainingRequest(
             job_id=job.id,
             base_model=base_model,
-            base_path=self._base(base_model),
+            base_path=base_path,
             dataset_path=Path(str(dataset["path"])).resolve(),
             dataset_digest=str(dataset["digest"]),
             policy=policy,
             code=code_version(__package__),
         )
-
-    def _base(self, name: str) -> Path:
-        path = self._bases.path(name)
-        if not self._bases.has(name):
-            known = ", ".join(sorted(self._bases.named)) or "none"
-            raise TrainingImpossible(
-                f"training.base_model: {name} has no Hugging Face directory at {path}; name it in "
-                f"PENSTOCK_RETRAIN_BASE_MODELS (it names {known}), or another model in the policy"
-            )
-        return path.resolve()
 
     def _run(self, job: Job) -> Run:
         return Run((self._folder / job.id).resolve())
@@ -153,11 +162,22 @@ def _account(run: Run) -> str:
 def _facts(request: TrainingRequest, trained: Trained, run: Run) -> dict[str, Any]:
     """What the job keeps: for registering, for the mirror, for the card, for lineage."""
     policy = request.policy
-    return {
+    found = {
         "kind": trained.kind.value,
         "base_model": request.base_model,
         "dir": str(run.result),
         "method": policy.method.value,
+        "dataset_digest": request.dataset_digest,
+        "base_digest": trained.base_digest,
+        "request_digest": request.digest,
+        "code": dict(request.code),
+        "metrics": dict(trained.metrics),
+    }
+    if policy.method is MethodName.IMPORTED:
+        # Nobody here knows how it was trained, nor on what.
+        return {**found, "parameters": policy.imported.model_dump(mode="json")}
+    return {
+        **found,
         "seed": policy.seed,
         "steps": trained.steps,
         "best_step": trained.best_step,
@@ -167,11 +187,6 @@ def _facts(request: TrainingRequest, trained: Trained, run: Run) -> dict[str, An
         "rows": trained.rows,
         "held_out_rows": trained.held_out_rows,
         "left_out": dict(trained.left_out),
-        "dataset_digest": request.dataset_digest,
-        "base_digest": trained.base_digest,
-        "request_digest": request.digest,
         "parameters": policy.parameters(),
-        "code": dict(request.code),
         "packages": dict(trained.packages),
-        "metrics": dict(trained.metrics),
     }
