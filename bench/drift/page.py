@@ -12,6 +12,7 @@ from report import table
 from bench.drift.claims import ALPHA, BASELINE, targets
 from bench.drift.comparison import ALL, TARGET
 from bench.drift.contestants import BANK, contestants
+from bench.drift.levels import LEVELS
 from bench.drift.standing import LEAST_ARL, Standing, standings
 from bench.drift.telling import arl_of, change_of, per_run, whole
 
@@ -39,8 +40,8 @@ or 95th percentile that is a miss is shown as a dash.
 def page(parts: Mapping[str, Any]) -> str:
     """The whole page, of the parts that there are."""
     writers = {
-        "refusals": _refusals, "throughput": _throughput, "season": _season, "fleet": _fleet,
-        "table": _table, "rivals": _rivals, "costs": _costs,
+        "refusals": _refusals, "levels": _levels, "throughput": _throughput, "season": _season,
+        "fleet": _fleet, "table": _table, "rivals": _rivals, "costs": _costs,
         "annotated": _annotated,
     }  # fmt: skip
     found = [HEAD, targets(parts), _missing(parts, list(writers))]
@@ -80,6 +81,34 @@ The bank's channel at evidence of {found["threshold"]:,}, which was chosen befor
 in {arl_of(found)}. {change["runs"]} runs with a change ({change["early"]} more alarmed before it):
 delay {change["median"]} values (median), {change["p95"]} (95th percentile), {change["missed"]}
 missed.
+"""
+
+
+def _levels(found: Mapping[str, Any]) -> str:
+    rates = found["quiet rates"]
+    promised = {level: rates["rates"] * rates["watched"] / int(level) for level in rates["reached"]}
+    many = ", ".join(
+        f"{count:,} ever had {int(level):,} (the promise allows {promised[level]:,.0f})"
+        for level, count in rates["reached"].items()
+    )
+    rows = []
+    for title, row in found.items():
+        for level in LEVELS if title != "quiet rates" else ():
+            at = row[str(level)]
+            delays = "; ".join(
+                f"{row['titles'][change]}: {_delay(each)}" for change, each in at["changes"].items()
+            )
+            rows.append((title, f"{level:,}", arl_of(at), delays))
+    header = ("signal", "evidence at least", "values to a false alarm (95 %)", "change: delay")
+    return f"""## At the evidence that a policy asks for
+
+The bank's channel again, at evidence as it is. Delay: median, 95th percentile; missed of runs,
+where any were.
+
+{table(header, rows)}
+
+Of {rates["rates"]:,} rates of 2 % without a change, watched for {rates["watched"]:,} values each,
+{many}.
 """
 
 
@@ -216,12 +245,13 @@ def _rank(who: str) -> int:
 def _line(who: str, row: Mapping[str, Any], changes: Mapping[str, str]) -> list[str]:
     if row["setting"] is None:
         return [who, row["family"], "no setting reaches it", "", *("" for _ in changes)]
-    cells = []
-    for change in changes:
-        found = row["changes"][change]
-        missed = f", {found['missed']} of {found['runs']}" if found["missed"] else ""
-        cells.append(f"{whole(found['median'])}, {whole(found['p95'])}{missed}")
+    cells = [_delay(row["changes"][change]) for change in changes]
     return [who, row["family"], arl_of(row), str(row["streams"]), *cells]
+
+
+def _delay(found: Mapping[str, Any]) -> str:
+    missed = f", {found['missed']} of {found['runs']}" if found["missed"] else ""
+    return f"{whole(found['median'])}, {whole(found['p95'])}{missed}"
 
 
 def _rivals(found: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from penstock_drift.channels.lanes import NumberLane
 from penstock_drift.channels.normalise import CLIP
 from penstock_drift.detectors.bernoulli import Bernoulli
 from penstock_drift.detectors.bounded import Bounded
-from penstock_drift.detectors.gaussian import LIMIT, SHIFTS, SPREADS, Gaussian
+from penstock_drift.detectors.gaussian import LIMIT, MEANS, SPREADS, Gaussian
 from penstock_drift.detectors.mixture import CAP, RECOVERED
 
 __all__ = ["COPIED", "evidence_of", "normalised"]
@@ -106,11 +106,12 @@ def _factors_of(detectors: Sequence[Any]) -> Callable[[Values], Floats]:
         return lambda values: stakes[..., 0] + stakes[..., 1] * values[:, :, None]
     assert isinstance(first, Gaussian)
     divisors = np.array([each._divisors for each in detectors])[:, None]
-    shifts = np.array([*SHIFTS, *(-shift for shift in SHIFTS)])
     spreads = np.array(SPREADS)
 
     def tilts(values: Values) -> Floats:
-        z = np.clip(values.astype(float), -LIMIT, LIMIT)[:, :, None]
-        return np.exp(np.concatenate([z * shifts, np.abs(z) * spreads], axis=2)) * divisors
+        means = [tilt * np.clip(values, -limit, limit) for tilt, limit, _ in MEANS]
+        size = np.abs(np.clip(values.astype(float), -LIMIT, LIMIT))
+        exponents = [*means, *(-mean for mean in means), *(spread * size for spread in spreads)]
+        return np.exp(np.stack(exponents, axis=2, dtype=float)) * divisors
 
     return tilts

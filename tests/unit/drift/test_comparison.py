@@ -186,4 +186,4 @@ def test_a_small_fleet_finds_what_drifts_and_nothing_else() -> None:
     assert null["armed"] == drifting["armed"] == 40
     assert (null["found"], null["missed"], null["false"], null["incidents"]) == (0, 0, 0, 0)
     assert (drifting["found"], drifting["missed"], drifting["false"]) == (2, 0, 0)
-    assert drifting["delays"] == [210, 450]
+    assert drifting["delays"] == [210, 360]

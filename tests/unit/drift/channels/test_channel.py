@@ -214,6 +214,16 @@ def test_what_is_chosen_otherwise_begins_a_new_baseline() -> None:
     assert not kept.warming
 
 
+def test_a_state_of_other_detectors_begins_a_new_baseline() -> None:
+    declaration, draw_value = CASES[0]
+    state = run(SignalChannel(declaration, Watch()), draw_value, 2500, 0).state()
+    form, _, rest = state["of"].partition("/")
+    former = {**state, "of": f"{int(form) - 1}/{rest}"}
+    again = SignalChannel.from_state(declaration, Watch(), former)
+    assert again.warming
+    assert again.evidence().baseline == 2
+
+
 def test_a_season_is_no_change() -> None:
     declaration = declared(SignalType.NUMBER)
     watch = Watch(season="day", season_periods=3, baseline_observations=2000)

@@ -30,6 +30,9 @@ ORDERED = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED, SignalType.
 MEANS = (SignalType.NUMBER, SignalType.BINARY, SignalType.BOUNDED, SignalType.COUNTS)
 # A calibrated detector that fired speaks for so many values, if the onset is not before it.
 SPEAKS_FOR = 200
+# Of what detectors learn and bet on. It rises where that changes: a state of the old ones means
+# nothing to the new, so the baseline is measured anew.
+FORM = 2
 # Of the CUSUM, below which what is seen shows nothing yet.
 TELLING = 2.0
 
@@ -348,7 +351,7 @@ class SignalChannel:
         declared, watch = self._declaration, self._watch
         parts = (declared.type.value, declared.transform.value, declared.higher_is_worse)
         baseline = (watch.baseline_observations, watch.season, watch.season_periods, watch.block)
-        return "/".join(map(str, (*parts, *baseline)))
+        return "/".join(map(str, (FORM, *parts, *baseline)))
 
 
 def lane_of(declaration: Declaration, watch: Watch) -> Lane:
