@@ -268,7 +268,9 @@ async def test_a_client_that_hangs_up_is_waited_for_no_longer(
         )
         while not len(platform.waiters):
             await asyncio.sleep(0.01)
+        assert len(platform.waiters) == 1
         task.cancel()
+        # Until the test's time is up, if it is waited for.
         while len(platform.waiters):
             await asyncio.sleep(0.01)
 

@@ -564,5 +564,7 @@ async def test_the_start_waits_for_an_upstream_that_is_away(
     starting = asyncio.create_task(engine_of())
     while not upstream.keys:
         await asyncio.sleep(0.005)
+    assert not starting.done()
     upstream.models_status = 200
-    await asyncio.wait_for(starting, 5)
+    engine = await asyncio.wait_for(starting, 5)
+    assert await answer_of(engine, WORK)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ from penstock_retrain.jobs.wire import alert_of, progress_update, transition_upd
 __all__ = ["News"]
 
 log = logger(__name__)
+_encode = functools.partial(encode, source="retrain")
 
 POLL_S = 2.0
 BATCH = 100
@@ -113,7 +115,7 @@ class News:
         for job_id in due:
             job, progress = self._progress.pop(job_id)
             update = progress_update(job, progress, self._clock_us())
-            records.append(encode(update, topic=self._jobs, key=job_id, source="retrain"))
+            records.append(_encode(update, topic=self._jobs, key=job_id))
             self._told_at[job_id] = now
         if records:
             try:
@@ -124,27 +126,13 @@ class News:
 
     async def _records(self, job: Job, transition: Transition) -> list[Outgoing]:
         update = transition_update(job, transition)
-        records = [
-            encode(
-                update,
-                topic=self._jobs,
-                key=job.id,
-                source="retrain",
-                event_id=f"job:{job.id}:{transition.revision}",
-            )
-        ]
+        event_id = f"job:{job.id}:{transition.revision}"
+        records = [_encode(update, topic=self._jobs, key=job.id, event_id=event_id)]
         if transition.before is JobState.TRAINING and transition.trigger == Trigger.DONE:
             line = usage_of_training(job, transition.at_us)
             if line is not None:
-                records.append(
-                    encode(
-                        line,
-                        topic=self._usage,
-                        key=line.tenant,
-                        source="retrain",
-                        event_id=line.line_id,
-                    )
-                )
+                told = _encode(line, topic=self._usage, key=line.tenant, event_id=line.line_id)
+                records.append(told)
         opened_us = transition.at_us
         if transition.before in WAITING:
             history = await asyncio.to_thread(self._store.history, job.id)
@@ -152,14 +140,7 @@ class News:
             opened_us = max((at for at in began if at <= transition.at_us), default=opened_us)
         alert = alert_of(job, transition, opened_us)
         if alert is not None:
-            records.append(
-                encode(
-                    alert,
-                    topic=self._alerts,
-                    key=alert.incident_id,
-                    source="retrain",
-                    event_id=alert.alert_id,
-                    encoding=JSON,
-                )
-            )
+            key, event_id = alert.incident_id, alert.alert_id
+            told = _encode(alert, topic=self._alerts, key=key, event_id=event_id, encoding=JSON)
+            records.append(told)
         return records
