@@ -85,6 +85,16 @@ def _claim_throughput(parts: Mapping[str, Any]) -> Iterator[Row]:
         )
 
 
+def _claim_worker(parts: Mapping[str, Any]) -> Iterator[Row]:
+    found = _figures(parts, "worker")
+    if found:
+        yield (
+            "1,000 responses/s per worker through faust from the real topic",
+            f"{found['per_s']:,}, every signal of the catalogue drawn and folded",
+            _yes(found["per_s"] >= 1000),
+        )
+
+
 def _claim_null(parts: Mapping[str, Any]) -> Iterator[Row]:
     rows = [row["null"] for row in _figures(parts, "fleet").values()]
     if rows:
@@ -111,7 +121,8 @@ def _claim_drifting(parts: Mapping[str, Any]) -> Iterator[Row]:
 
 
 CLAIMS = (
-    _claim_refusals, _claim_season, _claim_behind, _claim_throughput, _claim_null, _claim_drifting,
+    _claim_refusals, _claim_season, _claim_behind, _claim_throughput, _claim_worker, _claim_null,
+    _claim_drifting,
 )  # fmt: skip
 
 

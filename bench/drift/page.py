@@ -40,8 +40,8 @@ or 95th percentile that is a miss is shown as a dash.
 def page(parts: Mapping[str, Any]) -> str:
     """The whole page, of the parts that there are."""
     writers = {
-        "refusals": _refusals, "levels": _levels, "throughput": _throughput, "season": _season,
-        "fleet": _fleet, "table": _table, "rivals": _rivals, "costs": _costs,
+        "refusals": _refusals, "levels": _levels, "throughput": _throughput, "worker": _worker,
+        "season": _season, "fleet": _fleet, "table": _table, "rivals": _rivals, "costs": _costs,
         "annotated": _annotated,
     }  # fmt: skip
     found = [HEAD, targets(parts), _missing(parts, list(writers))]
@@ -121,6 +121,17 @@ the channels ({found["us_per_signal"]} microseconds per signal), and {found.get(
 through the fold around them, which puts them in order and tells evidence. State as JSON, exemplars
 and all: {found["state_bytes_mean"]:,} bytes per key and signal on average,
 {found["state_bytes_most"]:,} at most.
+"""
+
+
+def _worker(found: Mapping[str, Any]) -> str:
+    return f"""## One worker on a real log
+
+{found["responses"]:,} requests and responses of the triage model on {found["partitions"]}
+partitions, there before the worker starts; the default policy, every signal of the catalogue, all
+traffic and three segments: {found["armed"]:,} armed signals. From `responses` to evidence, with
+`signals` and the state of every key written on the way, {found["counted"]:,} of them in the middle
+of the run: {found["per_s"]:,} responses/s by one worker, {found["cpu_ms"]} ms of its CPU each.
 """
 
 

@@ -22,12 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from report import RESULTS, circumstances
 
-from bench.drift import annotated, comparison, costs, fleet, levels, page, refusals, rivalry
+from bench.drift import annotated, comparison, costs, fleet, levels, page, refusals, rivalry, worker
 from bench.drift.claims import SEEDS
 from bench.drift.comparison import ALL
 
 PARTS = (
-    "refusals", "levels", "throughput", "costs", "table", "season", "fleet", "annotated", "rivals",
+    "refusals", "levels", "throughput", "worker", "costs", "table", "season", "fleet", "annotated",
+    "rivals",
 )  # fmt: skip
 PACKAGES = ("river", "numpy", "scipy")
 PAGE = Path(__file__).parents[1] / "DRIFT.md"
@@ -113,6 +114,7 @@ SINGLE: dict[str, Callable[[Say], dict[str, Any]]] = {
     "refusals": refusals.refusals,
     "levels": levels.levels,
     "throughput": costs.throughput,
+    "worker": worker.worker,
     "costs": costs.single,
     "season": comparison.defaults,
     "annotated": annotated.annotated,
