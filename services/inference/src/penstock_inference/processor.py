@@ -1,11 +1,11 @@
-"""How vLLM is to use the machine's processor: the dtype, its threads and its processes."""
+"""How vLLM is to use the machine's processor: the dtype, its threads, its processes, AMX."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["choose_dtype", "processor_flags", "thread_environment"]
+__all__ = ["choose_dtype", "permit_amx", "processor_flags", "thread_environment"]
 
 # A machine this small is shared with Kafka, the pump and Ray.
 FEW_CORES = 4
@@ -53,3 +53,15 @@ def thread_environment(environment: Mapping[str, str], *, gpu: bool, cores: int)
         # The worker runs in the process of vLLM's core, which is apart from ours as ever.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
+
+
+def permit_amx() -> None:
+    """Asks Linux for AMX's tiles, where the processor has them; a plugin of vLLM.
+
+    vLLM 0.32's attention uses them without asking, and whoever does that is killed by SIGILL. On
+    most models another library has asked before; not on small ones, whose first prompt is the end.
+    """
+    import torch
+
+    if torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()
