@@ -14,6 +14,7 @@ from penstock_inference.processor import processor_flags
 # arch_prctl on x86-64, its request for what a process may use, and the tiles' bit in the answer.
 ARCH_PRCTL, ARCH_GET_XCOMP_PERM, TILE_DATA = 158, 0x1022, 18
 PROBE = """
+import ctypes
 import sys
 from importlib.metadata import entry_points
 (plugin,) = (e for e in entry_points(group="vllm.general_plugins") if e.name == "penstock_amx")
