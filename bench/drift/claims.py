@@ -90,8 +90,8 @@ def _claim_worker(parts: Mapping[str, Any]) -> Iterator[Row]:
     if found:
         yield (
             "1,000 responses/s per worker through faust from the real topic",
-            f"{found['per_s']:,}, every signal of the catalogue drawn and folded",
-            _yes(found["per_s"] >= 1000),
+            "; ".join(f"{row['per_s']:,} with {name}" for name, row in found.items()),
+            _yes(found["ten signals"]["per_s"] >= 1000),
         )
 
 

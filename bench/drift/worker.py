@@ -1,14 +1,16 @@
-"""One worker on a real log: responses a second from `responses` to evidence, all signals on.
+"""One worker on a real log: responses a second from `responses` to evidence.
 
 Requests and responses, tickets of the triage model with its right answers, are there before the
-worker starts; it draws every signal of the catalogue from them, writes these to `signals`, reads
-them back through faust, folds them, saves its state and tells evidence. What counts is the middle
-of the run, by the event time up to which evidence is told.
+worker starts; it draws signals from them, writes these to `signals`, reads them back through faust,
+folds them, saves its state and tells evidence. It is timed from the first that it draws until all
+but the last ticks are folded. Once with the ten signals that the bank as a whole is measured with,
+and once with the default policy: every signal, of all traffic and by segment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import random
@@ -16,61 +18,102 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.drift.costs import SIGNALS
 from examples.triage.generate import Ticket, read_jsonl
 from penstock.cli.log import publisher
 from penstock.cli.settings import CliSettings
-from penstock.codec import decode, encode
-from penstock.kafka.reader import LogReader, Start
-from penstock.records import Outgoing, Record
-from penstock.v1 import admitted_pb2, common_pb2, drift_pb2, request_pb2, response_pb2
+from penstock.codec import encode
+from penstock.records import Outgoing
+from penstock.v1 import (
+    admitted_pb2,
+    common_pb2,
+    drift_pb2,
+    feedback_pb2,
+    request_pb2,
+    response_pb2,
+)
 from penstock_native.stack import Stack
 
-__all__ = ["RESPONSES", "worker"]
+__all__ = ["worker"]
 
 ROOT = Path(__file__).parents[2]
 TICKETS = ROOT / "examples/triage/tickets.jsonl"
-RESPONSES = 60_000
+RESPONSES = 40_000
+# Of a stack's topics.
+PARTITIONS = 4
 # Of event time: ten ticks of the default policy hold as many responses as a worker takes in a few
 # seconds.
 PER_S = 100
 BEGAN_MS = 1_777_636_800_000
 BATCH = 1000
-# Shares of the run between which it is timed: before, baselines and the first connections; after,
-# what waits for its tick.
-FROM, UNTIL = 0.3, 0.95
+# The share of the responses that has to be folded; the rest waits for its tick.
+UNTIL = 0.95
 PATIENCE_S = 900.0
+DRAWN = "penstock_drift_observations_total"
+FOLDED = "penstock_drift_folded_total"
+ARMED = "penstock_drift_armed_signals"
+
+
+# Short enough that most of the run is past it.
+_BASELINE = "baseline_observations: 1000"
+# With how many keys a response is in.
+POLICIES: dict[str, tuple[str, int]] = {
+    "ten signals": (
+        f'signals: {{"*": {{enabled: false}}, '
+        f"{', '.join(f'{name}: {{enabled: true, {_BASELINE}}}' for name in SIGNALS)}}}\n"
+        "segments: {}\nself_test: {enabled: false}\n",
+        1,
+    ),
+    "the default policy": (
+        f'signals: {{"*": {{{_BASELINE}}}}}\nself_test: {{enabled: false}}\n',
+        2,
+    ),
+}
 
 
 def worker(say: Callable[[str], None]) -> dict[str, Any]:
-    """Responses a second of one worker with the default policy. Blocks for minutes."""
+    """Responses a second of one worker, by policy. Blocks for minutes."""
+    return {name: _measure(*policy, say) for name, policy in POLICIES.items()}
+
+
+def _measure(policy: str, keys: int, say: Callable[[str], None]) -> dict[str, Any]:
     with Stack.ephemeral(("kafka",)) as stack:
         settings = CliSettings(
             kafka_bootstrap=stack.env["PENSTOCK_KAFKA_BOOTSTRAP"],
             topic_prefix=stack.env["PENSTOCK_TOPIC_PREFIX"],
         )
-        asyncio.run(_write(settings))
+        asyncio.run(_write(settings, policy))
         say(f"{RESPONSES:,} responses are there")
+        port = int(stack.env["PENSTOCK_DRIFT_METRICS_PORT"])
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock_drift"], env=os.environ | stack.env, stderr=log
             )
             try:
-                found = asyncio.run(_watch(settings, process, say))
+                return _watch(port, process, keys, say)
             finally:
                 process.terminate()
                 process.wait()
-    return found
 
 
-async def _write(settings: CliSettings) -> None:
+async def _write(settings: CliSettings, policy: str) -> None:
     draw = random.Random(1)
     tickets = read_jsonl(TICKETS)
+    version = drift_pb2.PolicyVersion(version=1, document=policy)
+    # Of now, on every partition: these sources have nothing more to say of the time before.
+    opinion = feedback_pb2.Feedback(feedback_id="f", request_id="nobody's", score=1)
+    opinion.created_at.GetCurrentTime()
+    out = encode(opinion, topic=settings.topic("feedback"), key=None, source="bench")
     async with publisher(settings) as to:
-        records: list[Outgoing] = []
+        records: list[Outgoing] = [
+            encode(version, topic=settings.topic("policies"), key="default", source="bench"),
+            *(dataclasses.replace(out, partition=n) for n in range(PARTITIONS)),
+        ]
         for number in range(RESPONSES):
             records += _pair(settings, number, tickets[number % len(tickets)], draw)
             if len(records) >= BATCH:
@@ -119,60 +162,54 @@ def _pair(
     )
     response.created_at.FromMilliseconds(at_ms)
     for name, message in (("admitted", admitted), ("responses", response)):
-        yield encode(message, topic=settings.topic(name), key=key, source="bench")
+        yield encode(message, topic=settings.topic(name), key=key, source="bench", event_id=key)
 
 
-async def _watch(
-    settings: CliSettings, process: subprocess.Popen[bytes], say: Callable[[str], None]
+def _watch(
+    port: int, process: subprocess.Popen[bytes], keys: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Follows what the worker has told, and times the middle of the run.
+    """Follows how much the worker has folded, and times it from the first that it draws.
 
     Raises:
         RuntimeError: It ended, or was not done in time.
     """
-    until: dict[int, int] = {}
-    seen = {"armed": 0, "partitions": 0}
-
-    def take(record: Record) -> None:
-        told = decode(record, drift_pb2.Evidence)
-        until[told.partition] = told.until.ToMilliseconds()
-        seen["partitions"] = told.partitions
-        seen["armed"] = max(seen["armed"], told.armed)
-
-    def share() -> float:
-        """How much of the event time every partition has told of."""
-        if not until or len(until) < seen["partitions"]:
-            return 0.0
-        return (min(until.values()) - BEGAN_MS) * PER_S / 1000 / RESPONSES
-
-    reading = asyncio.create_task(
-        LogReader(settings.kafka_bootstrap, settings.topic("evidence"), start=Start.BEGINNING).run(
-            take
-        )
-    )
-    marks: list[tuple[float, float, float]] = []
-    deadline_s = time.monotonic() + PATIENCE_S
-    try:
-        for mark in (FROM, UNTIL):
-            while share() < mark:
-                if process.poll() is not None or time.monotonic() > deadline_s:
-                    raise RuntimeError(f"the worker came to {share():.0%} of the responses")
-                await asyncio.sleep(0.05)
-            marks.append((time.monotonic(), share(), _cpu_s(process.pid)))
-            say(f"{marks[-1][1]:.0%} of the responses after {_cpu_s(process.pid):.1f} s of CPU")
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-    (from_s, from_share, from_cpu), (until_s, until_share, until_cpu) = marks
-    counted = (until_share - from_share) * RESPONSES
+    drawn = _await(port, process, DRAWN, 1)
+    say(f"{drawn:,.0f} observations are drawn")
+    from_s, from_cpu = time.monotonic(), _cpu_s(process.pid)
+    _await(port, process, FOLDED, keys * RESPONSES / 2)
+    # At the end the clock goes on to now, and keys without traffic are forgotten.
+    armed = round(_metric(port, ARMED))
+    folded = _await(port, process, FOLDED, keys * UNTIL * RESPONSES) / keys
+    taken_s, taken_cpu = time.monotonic() - from_s, _cpu_s(process.pid) - from_cpu
+    say(f"{folded:,.0f} responses are folded after {taken_s:.0f} s")
     return {
         "responses": RESPONSES,
-        "partitions": seen["partitions"],
-        "armed": seen["armed"],
-        "counted": round(counted),
-        "per_s": round(counted / (until_s - from_s)),
-        "cpu_ms": round(1000 * (until_cpu - from_cpu) / counted, 2),
+        "armed": armed,
+        "folded": round(folded),
+        "per_s": round(folded / taken_s),
+        "cpu_ms": round(1000 * taken_cpu / folded, 2),
     }
+
+
+def _await(port: int, process: subprocess.Popen[bytes], name: str, least: float) -> float:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while (found := _metric(port, name)) < least:
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            raise RuntimeError(f"the worker's {name} came to {found:,.0f}, not to {least:,.0f}")
+        time.sleep(0.05)
+    return found
+
+
+def _metric(port: int, name: str) -> float:
+    """A metric's sum over its labels; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return 0.0
+    return sum(
+        float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{"))
+    )
 
 
 def _cpu_s(pid: int) -> float:

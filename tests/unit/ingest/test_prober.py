@@ -88,6 +88,8 @@ class Platform:
             )
             if outgoing.topic == "penstock.alerts":
                 self.alerts.append(decode(record, alert_pb2.Alert))
+                # The log may be read sooner than the broker says that it was written.
+                self.incidents.read(self.alerts[-1])
                 continue
             assert outgoing.topic == "penstock.admitted"
             probe = decode(record, admitted_pb2.AdmittedRequest)
@@ -164,6 +166,7 @@ async def test_people_are_told_once_reminded_and_told_of_the_end(platform: Platf
     states = [alert_pb2.AlertState.Name(each.state)[12:] for each in platform.alerts]
     assert states == ["OPENED", "UPDATED", "UPDATED", "RESOLVED"]
     assert len({each.alert_id for each in platform.alerts}) == 4
+    assert [each.alert_id.rpartition("/")[2] for each in platform.alerts[1:3]] == ["1", "2"]
     assert {each.opened_at.seconds for each in platform.alerts} == {opened.opened_at.seconds}
 
 

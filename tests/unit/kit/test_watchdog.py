@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -78,11 +79,15 @@ class Ends:
     def __init__(self, end: int) -> None:
         self.end = end
         self.away = False
+        self.stopped = False
 
     async def read(self) -> Mapping[int, int]:
         if self.away:
             raise LogError("no broker")
         return dict.fromkeys(range(4), self.end)
+
+    async def stop(self) -> None:
+        self.stopped = True
 
 
 async def looked(watch: ConsumerWatch, seconds: Iterable[int]) -> str:
@@ -130,3 +135,12 @@ async def test_while_the_broker_is_away_nothing_is_held_against_anybody() -> Non
     ends.away = False
     assert await looked(watch, range(300, 355, 5)) == ""
     assert await looked(watch, range(355, 400, 5)) != ""
+
+
+async def test_a_watch_that_ends_lets_go_of_its_connections() -> None:
+    ends = Ends(6)
+    watching = asyncio.create_task(ConsumerWatch(list, ends).run())
+    await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert ends.stopped

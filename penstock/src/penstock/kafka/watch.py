@@ -35,6 +35,10 @@ class Ends(Protocol):
         """
         ...
 
+    async def stop(self) -> None:
+        """Disconnects; the next question connects anew."""
+        ...
+
 
 class ConsumerWatch:
     """Watches one consumer.
@@ -53,14 +57,17 @@ class ConsumerWatch:
         self._watch = Watch(limit_s)
 
     async def run(self) -> None:
-        """Looks every few seconds until cancelled.
+        """Looks every few seconds until cancelled, then lets go of its connections.
 
         Raises:
             StoodStill: The consumer must be replaced.
         """
-        while True:
-            await self.look(time.monotonic())
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                await self.look(time.monotonic())
+                await asyncio.sleep(LOOK_S)
+        finally:
+            await self._ends.stop()
 
     async def look(self, now_s: float) -> None:
         """Looks once; see `run`. Where the log does not answer, nothing is held against anybody."""

@@ -61,7 +61,7 @@ class ModelIncidents:
         self._open: dict[str, _Open] = {}
 
     def read(self, alert: alert_pb2.Alert) -> None:
-        """Takes in what this instance wrote before it was started anew, from the log."""
+        """Takes in what this instance wrote, from the log: in another life, or a moment ago."""
         if not alert.incident_id.startswith(_PREFIX) or alert.labels["instance"] != self._instance:
             return
         model = alert.labels["model"]
@@ -69,7 +69,8 @@ class ModelIncidents:
             self._open.pop(model, None)
         else:
             known = self._open.setdefault(model, _Open(alert.opened_at.ToDatetime(dt.UTC), 0.0))
-            known.updates += alert.state == alert_pb2.ALERT_STATE_UPDATED
+            if alert.state == alert_pb2.ALERT_STATE_UPDATED:
+                known.updates = max(known.updates, int(alert.alert_id.rpartition("/")[2]))
 
     async def tell(self, board: Board, now_s: float) -> None:
         """Writes what changed; what could not be written is written at the next look."""
@@ -99,7 +100,8 @@ class ModelIncidents:
                 continue
             said = "It answers again." if health is not None else "It is not routed any more."
             await self._write(model, known, alert_pb2.ALERT_STATE_RESOLVED, said)
-            del self._open[model]
+            # What was written may have been read already.
+            self._open.pop(model, None)
             log.info("a model's incident is over", model=model, reason=said)
 
     async def _write(

@@ -105,7 +105,11 @@ def test_a_key_without_traffic_is_dropped_at_its_tick_however_time_passes() -> N
 def test_a_value_that_a_channel_cannot_take_stops_nobody() -> None:
     bad = Observation(Key("m", "v"), "r", 100, observation(9, 0, 0.0).source, {"refusal": "?"}, 1)
     fold, told = fold_of(bad, observation(1, 200, 1.0), tick(1000))
-    assert fold.take_counted().refused_values == 1
+    ((signal, why),) = fold.take_counted().refused_values
+    assert signal == "refusal"
+    # Where it happened, and nothing of the value.
+    assert why.startswith("AssertionError in update, line ")
+    assert not fold.take_counted().refused_values
     assert told[0].until_ms == 1000
 
 

@@ -31,8 +31,9 @@ WINDOW = 200
 BLOCK = 25
 # Part of the baseline that fixes centre and scale; the rest bounds the mean.
 CENTRING = 0.2
-# A share's deviation, at least: what is hardly ever there has hardly any.
-LEAST_DEVIATION = 0.005
+# A share's deviation, at least: what is hardly ever there has hardly any. And at least this part of
+# its mean, or the centre of what is always there would lie outside what an offset can say.
+LEAST_DEVIATION, LEAST_PART = 0.005, 1 / 6
 # Points are drawn in to this length at least: a few bins that hardly vary say little about how far
 # something new lies.
 LEAST_RADIUS = 4.0
@@ -101,8 +102,7 @@ class Heading:
         self._mean: list[float] = []
         self._slack = 0.0
         self._heading: array[int] = array("h")
-        # Whether there is a direction; it, and its products with the offset and the mean.
-        self._bound = False
+        # The direction, all zeros for none, and its products with the offset and the mean.
         self._way: list[float] = []
         self._way_still = self._way_mean = 0.0
         self._stakes: tuple[float, ...] = ()
@@ -141,7 +141,7 @@ class Heading:
         for total, square in zip(self._sums, self._squares, strict=True):
             mean = total / self.count / PARTS
             variance = max(0.0, square / self.count / PARTS**2 - mean * mean)
-            deviation = max(math.sqrt(variance), LEAST_DEVIATION)
+            deviation = max(math.sqrt(variance), LEAST_DEVIATION, mean * LEAST_PART)
             step = round(-math.log2(deviation) / SCALE_STEP)
             scales.append(min(127, max(0, step)))
             scale = 2.0 ** (scales[-1] * SCALE_STEP)
@@ -191,8 +191,10 @@ class Heading:
         steps = array("b", (round(min(limit, max(-limit, x)) / MEAN_STEP) for x in points))
         trace = max(self._length / count - sum(x * x for x in points), 1e-6)
         pairs, products = self._pairs
-        squares = max(products / pairs if pairs else trace * trace, trace * trace / self.size)
-        slack = math.sqrt(trace / count * _spread(trace * trace / squares))
+        # From 1 to as many as there are bins, whatever so few pairs say.
+        degrees = trace * trace * pairs / products if products > 0 else 1.0
+        degrees = min(self.size, max(1.0, degrees))
+        slack = math.sqrt(trace / count * _spread(degrees))
         rare = self._radius * min(1.0, -math.log(1 - CONFIDENCE) / count)
         # What the mean loses as whole steps is left open too.
         lost = sum((x - step * MEAN_STEP) ** 2 for x, step in zip(points, steps, strict=True))
@@ -212,7 +214,6 @@ class Heading:
     def _turn(self) -> None:
         """Takes the direction from the heading."""
         length = math.sqrt(sum(step * step for step in self._heading))
-        self._bound = length > 0
         self._way = [step / (length or 1.0) for step in self._heading]
         self._way_still = sum(map(mul, self._way, self._offset))
         self._way_mean = sum(map(mul, self._way, self._mean))
@@ -229,8 +230,8 @@ class Heading:
             along += way[index] * place
         factor = self._factor(length)
         self.along = factor * along - self._way_mean
-        # Without a direction yet there is no bet.
-        gain = self.along - self._slack if self._bound else 0.0
+        # Without a direction yet it loses a little: a bet of 1 would grow by the mere time.
+        gain = self.along - self._slack
         self.mixture.update([1 + stake * gain for stake in self._stakes])
         parts = PARTS * factor
         for index, share in value:

@@ -104,11 +104,16 @@ class Collector:
         """
         # Loads the language model before anything waits for it.
         await asyncio.to_thread(language_of, "which language may this be?")
-        async with asyncio.TaskGroup() as parts:
-            working = parts.create_task(self._work())
-            await _first(stop, working)
-            await self._stop()
-            working.cancel()
+        try:
+            async with asyncio.TaskGroup() as parts:
+                working = parts.create_task(self._work())
+                await _first(stop, working)
+                await self._drain()
+                working.cancel()
+        finally:
+            # Only now: whoever still works would connect again.
+            await asyncio.gather(*(lines.close() for lines in self._lines.values()))
+            await asyncio.gather(*(ends.stop() for ends in self._ends.values()))
         log.info("drawing stopped")
 
     async def _work(self) -> None:
@@ -150,7 +155,7 @@ class Collector:
             parts.create_task(self._recount())
             log.info("drawing signals", sources=self._sources, partitions=self._writer.partitions)
 
-    async def _stop(self) -> None:
+    async def _drain(self) -> None:
         async def stop(consumer: TransactionalConsumer) -> None:
             try:
                 async with asyncio.timeout(DRAIN_S + LEAVE_S):
@@ -161,8 +166,6 @@ class Collector:
 
         if self._consuming:
             await asyncio.gather(*(stop(consumer) for consumer in self._consumers.values()))
-        await asyncio.gather(*(lines.close() for lines in self._lines.values()))
-        await asyncio.gather(*(ends.stop() for ends in self._ends.values()))
 
     def _plan(self) -> Plan:
         policy = self._relay.policy

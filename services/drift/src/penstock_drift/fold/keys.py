@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -100,12 +102,13 @@ class KeyFold:
 
     Attributes:
         last_ms: End of the newest tick with values.
-        refused: Values that a channel could not take, such as one of another type.
+        refused: Values that a channel could not take, such as one of another type, by signal and
+            why; whoever reads it empties it.
     """
 
     def __init__(self, bank: Bank, policy: Policy) -> None:
         self.last_ms = 0
-        self.refused = 0
+        self.refused: Counter[tuple[str, str]] = Counter()
         self._bank, self._policy, self._floor = bank, policy, floor(policy)
         # None where a signal is not watched.
         self._channels: dict[str, Watched | None] = {}
@@ -148,8 +151,8 @@ class KeyFold:
                     continue
                 try:
                     channel.update(value, exemplar, observation.route_version, observation.segments)
-                except Exception:  # noqa: BLE001 - one odd value must not stop all other signals
-                    self.refused += 1
+                except Exception as error:  # noqa: BLE001 - one odd value must not stop the others
+                    self.refused[signal, _where(error)] += 1
                     continue
                 seen[signal] = seen.get(signal, 0) + 1
         self._count()
@@ -210,3 +213,9 @@ def floor(policy: Policy) -> float:
     Whatever e-BH rejects at level alpha has a value of 1 / alpha at least, among however many.
     """
     return -math.log(max(policy.alpha, policy.suspect_alpha))
+
+
+def _where(error: Exception) -> str:
+    """What went wrong and where; its words may be the value's, so they are left out."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.name}, line {place.lineno}"

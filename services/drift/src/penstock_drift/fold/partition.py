@@ -12,6 +12,7 @@ snapshot tells what of that was folded before.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import attrgetter
@@ -43,7 +44,8 @@ class Counted:
         evicted: Keys dropped because there were too many.
         silent: Keys dropped because nothing came for them.
         refused_policies: Versions that are no policy.
-        refused_values: Values that a channel could not take, such as one of another type.
+        refused_values: Values that a channel could not take, such as one of another type, by
+            signal and why.
     """
 
     folded: int = 0
@@ -53,7 +55,7 @@ class Counted:
     evicted: int = 0
     silent: int = 0
     refused_policies: int = 0
-    refused_values: int = 0
+    refused_values: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -307,10 +309,11 @@ class PartitionFold:
         self._counted.folded += len(waited)
         for key, observations in _in_order(waited):
             fold = self._touch(key)
-            armed, refused = fold.armed, fold.refused
+            armed = fold.armed
             entries += fold.take(key, observations, end_ms)
             self._armed += fold.armed - armed
-            self._counted.refused_values += fold.refused - refused
+            self._counted.refused_values.update(fold.refused)
+            fold.refused.clear()
         while self._keys:
             key, oldest = next(iter(self._keys.items()))
             if self._silent_from(oldest) > end_ms:

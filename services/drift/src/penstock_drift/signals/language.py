@@ -15,7 +15,7 @@ __all__ = ["SIGNALS", "UNDETERMINED", "language_of"]
 # ISO 639-2's code for it.
 UNDETERMINED = "und"
 # Of a longer text the start tells.
-REACH = 240
+REACH = 120
 # Shorter texts are guesswork: "Yes." is Kabyle to the model.
 MIN_LETTERS = 20
 MIN_PROBABILITY = 0.7

@@ -33,6 +33,7 @@ REFUSED_POLICIES = Counter(
 REFUSED_VALUES = Counter(
     "penstock_drift_refused_values_total",
     "Values that a detector could not take, such as one of another type than declared.",
+    ("signal",),
 )
 KEYS = Gauge("penstock_drift_keys", "Keys in memory.", ("partition",))
 ARMED = Gauge("penstock_drift_armed_signals", "Signals with a baseline.", ("partition",))
@@ -58,6 +59,9 @@ EVENTS = Counter(
     "penstock_drift_events_total", "Events on `drift`, by kind and state.", ("kind", "state")
 )
 
+# Those that are logged: one line for each, however many values there are.
+_refusals: set[tuple[str, str]] = set()
+
 
 def show(partition: int, fold: PartitionFold) -> None:
     """Shows what a fold has counted since the last call."""
@@ -69,7 +73,11 @@ def show(partition: int, fold: PartitionFold) -> None:
     DROPPED_KEYS.labels("evicted").inc(found.evicted)
     DROPPED_KEYS.labels("silent").inc(found.silent)
     REFUSED_POLICIES.inc(found.refused_policies)
-    REFUSED_VALUES.inc(found.refused_values)
+    for (signal, why), count in found.refused_values.items():
+        REFUSED_VALUES.labels(signal).inc(count)
+        if (signal, why) not in _refusals:
+            _refusals.add((signal, why))
+            log.error("a detector cannot take values", signal=signal, why=why, first=count)
     KEYS.labels(partition).set(fold.keys)
     ARMED.labels(partition).set(fold.armed)
     WAITING.labels(partition).set(fold.buffered)
