@@ -168,11 +168,9 @@ bench-loop-recorded: setup ## The same thirty times with answers that are played
 bench-loop-killed: setup ## Tell it once for each stage of the job, in which the service is killed: 15 minutes
 	@$(BIN)/python -m bench.loop --recorded --kinds killed --seeds 1,2,3,4,5,6
 
-DRIFT_PARTS ?= refusals,throughput,costs,table,season,fleet,annotated,rivals
-
 .PHONY: bench-drift
 bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)
-	@$(BIN)/python -m bench.drift.run --parts $(DRIFT_PARTS)
+	@$(BIN)/python -m bench.drift.run $(if $(DRIFT_PARTS),--parts $(DRIFT_PARTS))
 
 .PHONY: bench-canary
 bench-canary: setup ## Simulate the canary's error rates and power: minutes of CPU, goes on where it was

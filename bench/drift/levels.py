@@ -22,7 +22,7 @@ __all__ = ["LEVELS", "levels"]
 
 SEED = 11
 SIZES = Sizes(streams=400, length=20_000, runs=200, patience=4000)
-# As the policy suspects one signal, and a fifth of it.
+# As the default policy suspects one signal, and before it a fifth of that.
 LEVELS = (2_000, 10_000)
 SHOWN = ("refusals", "classes", "gauss", "student", "length")
 # Quiet rates of 2 %, watched for so many values; what e-BH at alpha 0.0001 asks of one signal in

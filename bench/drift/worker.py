@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.drift.costs import SIGNALS
+from bench.processes import usage_of
 from examples.triage.generate import Ticket, read_jsonl
 from penstock.cli.log import publisher
 from penstock.cli.settings import CliSettings
@@ -213,5 +214,4 @@ def _metric(port: int, name: str) -> float:
 
 
 def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return usage_of({pid: "worker"})["worker"].cpu_s
