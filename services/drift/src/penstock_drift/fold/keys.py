@@ -217,5 +217,6 @@ def floor(policy: Policy) -> float:
 
 def _where(error: Exception) -> str:
     """What went wrong and where; its words may be the value's, so they are left out."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {place.name}, line {place.lineno}"
+    # Not `extract_tb`: that reads the source's lines, and every value of a signal may come here.
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{type(error).__name__} in {frame.f_code.co_name}, line {line}"
