@@ -78,8 +78,6 @@ class Collector:
         self._config = config
         self._store = store or FileStore(config.url)
         self._ends = {kind: LogEnds(config.bootstrap, self._topic(kind.topic)) for kind in Kind}
-        # Connections of their own: those that stopped hearing of anything would not hear of that.
-        self._watched = {kind: LogEnds(config.bootstrap, self._topic(kind.topic)) for kind in Kind}
         self._asking = asyncio.Lock()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
@@ -162,7 +160,9 @@ class Collector:
             for kind in Kind:
                 consumer = self._consumers[kind]
                 parts.create_task(consumer.run())
-                parts.create_task(ConsumerWatch(consumer.standing, self._watched[kind]).run())
+                # On connections of its own: those that stopped hearing would not hear of that.
+                ends = LogEnds(self._config.bootstrap, self._topic(kind.topic))
+                parts.create_task(ConsumerWatch(consumer.standing, ends).run())
             if self._config.keep_days:
                 parts.create_task(self._expire())
             log.info("collecting", log=name, to=self._config.url)
@@ -207,8 +207,7 @@ class Collector:
         if self._consuming:
             await asyncio.gather(*(stop(kind) for kind in self._consumers))
         await asyncio.gather(*(lines.close() for lines in self._lines.values()))
-        ends = [*self._ends.values(), *self._watched.values()]
-        await asyncio.gather(*(each.stop() for each in ends))
+        await asyncio.gather(*(each.stop() for each in self._ends.values()))
 
     async def _patient_log_id(self) -> str:
         topics = [self._topic(kind.topic) for kind in Kind]
