@@ -4,9 +4,10 @@ Usage: python -m bench.loop [--recorded] [--kinds drift,control,bad] [--seeds 1,
 
 Each story has a stack of its own with vLLM and a real training (examples/triage/story), ten minutes
 at most. With `--recorded` the scripted engine plays answers back that are right as often, an
-adapter that is trained once takes each training's place, and a story has two or three minutes. What
-was told lies in results/loop.json, story by story, and is not told again unless `--fresh` is given.
-LOOP.md is written after each one. Exit code 1 where a claim does not hold.
+adapter that is trained once takes each training's place, and six stories, each of a model of its
+own, share a stack for five minutes. What was told lies in results/loop.json, story by story, and is
+not told again unless `--fresh` is given. LOOP.md is written on the way. Exit code 1 where a claim
+does not hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,9 +37,11 @@ KINDS: Mapping[str, Sequence[str]] = {
     "killed": (),
 }
 USUAL = "drift,control,bad"
-# Five times the tickets take a fifth of the time; a control is as long as what it is compared with.
-RECORDED = ("--adapter", str(ADAPTER), "--rate", "100", "--quiet-s", "20")
-RECORDED_KINDS = {**KINDS, "control": ("--no-change", "--limit-s", "150")}
+# A control is as long as what it is compared with.
+RECORDED = ("--adapter", str(ADAPTER), "--rate", "50", "--quiet-s", "30", "--limit-s", "480")
+RECORDED_KINDS = {**KINDS, "control": ("--no-change", "--limit-s", "240")}
+# So many stories share a stack, each of a model of its own; one in which retrain dies has its own.
+AT_ONCE = 6
 ABOUT = {
     "drift": "The rule for priorities changes: a better version has to come.",
     "control": "Nothing changes for as long: nothing may happen.",
@@ -66,21 +69,18 @@ def main() -> None:
         found = json.loads(FIGURES.read_text(encoding="utf-8"))
     if asked.recorded:
         _adapter()
-    for seed in map(int, asked.seeds.split(",")):
-        for kind in kinds:
-            name = f"{'recorded-' if asked.recorded else ''}{kind}-{seed}"
-            if name in found and not asked.fresh:
-                continue
-            print(f"== {name}", flush=True)
+    for kind in kinds:
+        names = {
+            seed: _name(kind, seed, asked.recorded) for seed in map(int, asked.seeds.split(","))
+        }
+        missing = [seed for seed, name in names.items() if asked.fresh or name not in found]
+        for seeds in _batches(missing, AT_ONCE if asked.recorded and kind != "killed" else 1):
+            print(f"== {', '.join(names[seed] for seed in seeds)}", flush=True)
             more = [*RECORDED, *RECORDED_KINDS[kind]] if asked.recorded else [*KINDS[kind]]
             if kind == "killed":
-                more += ["--kill", STAGES[(seed - 1) % len(STAGES)]]
-            found[name] = {
-                "kind": kind,
-                "seed": seed,
-                "recorded": asked.recorded,
-                **_told(seed, more),
-            }
+                more += ["--kill", STAGES[(seeds[0] - 1) % len(STAGES)]]
+            for each in _told(seeds, more):
+                found[names[each["seed"]]] = {"kind": kind, "recorded": asked.recorded, **each}
             _save(found)
     told = _of(found.values(), kinds, recorded=asked.recorded)
     if not all(claim["holds"] for each in told for claim in each["claims"]):
@@ -94,15 +94,34 @@ def _adapter() -> None:
         subprocess.run([*module, "--rule=changed", f"--out={ADAPTER}"], cwd=ROOT, check=True)
 
 
-def _told(seed: int, more: Sequence[str]) -> dict[str, Any]:
+def _name(kind: str, seed: int, recorded: bool) -> str:
+    return f"{'recorded-' if recorded else ''}{kind}-{seed}"
+
+
+def _batches(seeds: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+    """Seeds that follow one another, so many at most at a time."""
+    batch: list[int] = []
+    for seed in seeds:
+        if batch and (len(batch) == most or seed != batch[-1] + 1):
+            yield batch
+            batch = []
+        batch.append(seed)
+    if batch:
+        yield batch
+
+
+def _told(seeds: Sequence[int], more: Sequence[str]) -> list[dict[str, Any]]:
+    """Stories that are told at once, and under which circumstances."""
     with tempfile.TemporaryDirectory(prefix="bench-loop-") as place:
-        out = Path(place) / "story.json"
-        command = [sys.executable, "-m", "examples.triage.story", f"--seed={seed}"]
-        ended = subprocess.run([*command, *more, f"--json-out={out}"], cwd=ROOT, check=False)
+        out = Path(place) / "stories.json"
+        command = [sys.executable, "-m", "examples.triage.story", f"--seed={seeds[0]}"]
+        command += [f"--at-once={len(seeds)}", *more, f"--json-out={out}"]
+        ended = subprocess.run(command, cwd=ROOT, check=False)
         if not out.exists():
             raise RuntimeError(f"the story ended with {ended.returncode} and left no figures")
-        figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return {**figures, "circumstances": circumstances(PACKAGES)}
+        figures: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+    where = {"circumstances": circumstances(PACKAGES), "at_once": len(seeds)}
+    return [{**each, **where} for each in figures]
 
 
 def _save(found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -116,9 +135,10 @@ def page(stories: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         "# The loop",
         "",
-        "Written by `make bench-loop`: each story on a stack of its own (examples/triage/story); "
-        "the figures are in `results/loop.json`. Seconds are the median (and the most) of a "
-        "kind's stories.",
+        "Written by `make bench-loop` (examples/triage/story); the figures are in "
+        "`results/loop.json`. Each story with vLLM has a stack of its own; of those with answers "
+        f"that are played back up to {AT_ONCE} share one, each with a model of its own. Seconds "
+        "are the median (and the most) of a kind's stories.",
         *_part(stories, "with vLLM and a real training", ABOUT, recorded=False),
         *_part(stories, "with answers that are played back", ABOUT_RECORDED, recorded=True),
     ]

@@ -37,7 +37,7 @@ def test_a_change_is_found_and_answered_though_the_service_dies(
         check=False,
     )
     assert out.exists(), ended.stderr
-    told = json.loads(out.read_text())
+    (told,) = json.loads(out.read_text())
     assert [each for each in told["claims"] if not each["holds"]] == [], ended.stderr
     assert told["account"]["end"] == "promoted"
     assert ended.returncode == 0

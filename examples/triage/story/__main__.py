@@ -15,11 +15,13 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from examples.triage.story.plot import STAGES, Plot
-from examples.triage.story.telling import environment, tell
+from examples.triage.story.surroundings import surroundings
+from examples.triage.story.telling import Told, tell
 from examples.triage.story.view import phases_table, times_table
 from penstock.cli.demo_view import claims_table
 from penstock_native.stack import Stack
@@ -40,6 +42,8 @@ def main() -> None:
     %(prog)s --bad
   answers are played back, and an adapter is there already:
     %(prog)s --adapter adapters/triage-new-rule-1 --rate 100 --quiet-s 20
+  six of those at once, each of a model and a seed of its own:
+    %(prog)s --adapter adapters/triage-new-rule-1 --rate 50 --at-once 6
   the service dies while it trains:
     %(prog)s --kill training
   nothing changes, and nothing may happen:
@@ -50,6 +54,7 @@ def main() -> None:
     add("--bad", action="store_true", help="a candidate that does harm")
     add("--no-change", action="store_true", help="the rule stays as it is")
     add("--seed", type=int, default=Plot.seed, help="of the tickets (default: %(default)s)")
+    add("--at-once", type=int, default=1, help="stories, of this seed and the next ones (1)")
     add("--rate", type=float, default=Plot.rate, help="tickets a second (default: %(default)s)")
     add("--quiet-s", type=float, default=Plot.quiet_s, help="before the change (%(default)s)")
     add("--limit-s", type=float, default=Plot.limit_s, help="break it off then (%(default)s)")
@@ -58,33 +63,52 @@ def main() -> None:
     add("--json-out", type=Path, help="where the figures go, as JSON")
     add("--keep-logs", type=Path, help="a directory for the services' logs")
     asked = parser.parse_args()
-    plot = Plot(
-        bad=asked.bad,
-        changes=not asked.no_change,
-        seed=asked.seed,
-        rate=asked.rate,
-        quiet_s=asked.quiet_s,
-        limit_s=asked.limit_s,
-        kill=asked.kill,
-        adapter=asked.adapter,
-    )
+    if asked.at_once > 1 and (asked.adapter is None or asked.kill):
+        parser.error("--at-once: stories share a stack with --adapter and without --kill only")
+    plots = [
+        Plot(
+            bad=asked.bad,
+            changes=not asked.no_change,
+            seed=asked.seed + number,
+            rate=asked.rate,
+            quiet_s=asked.quiet_s,
+            limit_s=asked.limit_s,
+            kill=asked.kill,
+            adapter=asked.adapter,
+            model=Plot.model if asked.at_once == 1 else f"{Plot.model}-{asked.seed + number}",
+        )
+        for number in range(asked.at_once)
+    ]
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="penstock-story-") as home:
-        engine = "the scripted engine" if plot.adapter else "vLLM"
+        engine = "the scripted engine" if asked.adapter else "vLLM"
         console.print(f"starting a stack of its own: Kafka, {engine} and five services")
-        with Stack.ephemeral(SERVICES, environment(plot, Path(home))) as stack:
+        with Stack.ephemeral(SERVICES, surroundings(plots, Path(home))) as stack:
             try:
-                found, claims = asyncio.run(tell(plot, stack, console))
+                stories = asyncio.run(tell(plots, stack, console))
             finally:
                 if asked.keep_logs:
                     _keep(stack, asked.keep_logs)
-    for table in (phases_table(found), times_table(found), claims_table(claims)):
-        Console().print(table)
+    for told in stories:
+        for table in (
+            phases_table(told.account),
+            times_table(told.account),
+            claims_table(told.claims),
+        ):
+            Console().print(table)
     if asked.json_out:
-        figures = {"account": found.to_json(), "claims": [vars(claim) for claim in claims]}
+        figures = [_figures(told) for told in stories]
         asked.json_out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if not all(claim.holds for claim in claims):
+    if not all(claim.holds for told in stories for claim in told.claims):
         sys.exit(1)
+
+
+def _figures(told: Told) -> dict[str, Any]:
+    return {
+        "seed": told.plot.seed,
+        "account": told.account.to_json(),
+        "claims": [vars(claim) for claim in told.claims],
+    }
 
 
 def _keep(stack: Stack, folder: Path) -> None:

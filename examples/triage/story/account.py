@@ -15,7 +15,6 @@ __all__ = ["Account", "Phase", "account", "claims"]
 
 # A rollback has to take the traffic within so many seconds.
 ROLLBACK_S = 2.0
-CHAMPION = "triage-base"
 # Accuracy has recovered when it is as before but for so much.
 RECOVERED = 0.02
 
@@ -94,6 +93,7 @@ def account(
     unbilled_usd: str,
     versions: int,
     adapters: Sequence[str],
+    champion: str,
 ) -> Account:
     """Adds everything up.
 
@@ -108,6 +108,7 @@ def account(
         unbilled_usd: What shadow copies, probes and the training cost.
         versions: How many the registry has.
         adapters: What is in the directory that engines load them from.
+        champion: The variant that answered at first.
     """
     tickets = list(asked)
     end_s = chronicle.states.get(chronicle.end) if chronicle.end else None
@@ -134,7 +135,7 @@ def account(
         unbilled_usd=unbilled_usd,
         judged=judged,
         end=chronicle.end,
-        straggled_s=_straggled_s(tickets, end_s),
+        straggled_s=_straggled_s(tickets, end_s, champion),
         versions=versions,
         adapters=adapters,
         version=max(chronicle.shares, key=lambda name: chronicle.shares[name], default=""),
@@ -147,10 +148,10 @@ def _phase(name: str, from_s: float, until_s: float, tickets: Sequence[Asked]) -
     return Phase(name, until_s - from_s, len(here), accuracy)
 
 
-def _straggled_s(tickets: Sequence[Asked], end_s: float | None) -> float:
+def _straggled_s(tickets: Sequence[Asked], end_s: float | None, champion: str) -> float:
     if end_s is None:
         return 0.0
-    answered = (each.answered_s or 0.0 for each in tickets if each.variant != CHAMPION)
+    answered = (each.answered_s or 0.0 for each in tickets if each.variant != champion)
     return max(0.0, max(answered, default=0.0) - end_s)
 
 
@@ -222,7 +223,7 @@ def _kept_away(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
     # Of answers that are played back, five points fewer are right: where the canary cannot tell
     # that in its time, it holds and asks.
     ends = ["rolled_back", *(["inconclusive"] if plot.adapter else [])]
-    kept = found.end in ends and found.version == CHAMPION
+    kept = found.end in ends and found.version == plot.champion
     name = f"the bad candidate is {' or '.join(ends)}".replace("_", " ")
     claims = [Claim(name, kept, f"{found.end or 'no end'}: {chronicle.reason}")]
     if found.end != "inconclusive":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from examples.triage.story.traffic import MODEL
 from penstock.codec import decode
 from penstock.records import Record
 from penstock.v1 import alert_pb2, drift_pb2, job_pb2, route_pb2
@@ -32,6 +31,9 @@ class Moment:
 class Chronicle:
     """Takes records of `alerts`, `jobs` and `routes` in.
 
+    Args:
+        model: Whose.
+
     Attributes:
         moments: What happened, in the order of its coming.
         opened_s: When the incident of quality opened, seconds since 1970; likewise `resolved_s`.
@@ -43,7 +45,8 @@ class Chronicle:
         shares: Who gets how much of the traffic, in per cent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        self._model = model
         self.moments: list[Moment] = []
         self.opened_s: float | None = None
         self.resolved_s: float | None = None
@@ -58,7 +61,7 @@ class Chronicle:
     def take_alert(self, record: Record) -> None:
         """An alert of drift's; of quality is what the story is about."""
         alert = decode(record, alert_pb2.Alert)
-        if alert.drift.model != MODEL or alert.drift.kind != drift_pb2.DRIFT_KIND_QUALITY:
+        if alert.drift.model != self._model or alert.drift.kind != drift_pb2.DRIFT_KIND_QUALITY:
             return
         at_s = record.timestamp_ms / 1000
         if alert.state == alert_pb2.ALERT_STATE_OPENED and self.opened_s is None:
@@ -71,6 +74,8 @@ class Chronicle:
     def take_job(self, record: Record) -> None:
         """What happens to a job."""
         update = decode(record, job_pb2.JobUpdate)
+        if update.model != self._model:
+            return
         self.jobs.add(update.job_id)
         if update.HasField("progress"):
             self.doing = _progress(update.progress)
@@ -90,7 +95,7 @@ class Chronicle:
     def take_route(self, record: Record) -> None:
         """A route, which says who answers."""
         route = decode(record, route_pb2.Route)
-        if route.model != MODEL:
+        if route.model != self._model:
             return
         serving = [each for each in route.variants if each.stage != route_pb2.STAGE_SHADOW]
         total = sum(each.weight for each in serving) or 1

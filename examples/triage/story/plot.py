@@ -47,6 +47,7 @@ class Plot:
         kill: The job's state in which the service retrain is killed; empty: it is not.
         adapter: Where it is told with answers that are played back (`story.recorded`): the
             adapter that is taken in instead of a training.
+        model: What the tickets are asked of, by name.
     """
 
     bad: bool = False
@@ -59,6 +60,12 @@ class Plot:
     limit_s: float = 600.0
     kill: str = ""
     adapter: Path | None = None
+    model: str = "triage"
+
+    @property
+    def champion(self) -> str:
+        """The variant that answers at first."""
+        return f"{self.model}-base"
 
     def question(self, number: int, *, changed: bool) -> Question:
         """The ticket of a number; the change turns the rule for priorities and nothing else."""

@@ -22,9 +22,8 @@ from penstock.rpc.channel import open_channel
 from penstock.v1 import response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 
-__all__ = ["MODEL", "Asked", "HelpDesk"]
+__all__ = ["Asked", "HelpDesk"]
 
-MODEL = "triage"
 STEP_S = 0.05  # tickets of so long are published together
 OPINIONS = 8  # calls at a time that send feedback
 
@@ -103,9 +102,13 @@ class HelpDesk:
             if task.done() and not task.cancelled():
                 task.result()
 
+    def stop(self) -> None:
+        """Sends nothing more."""
+        self._tasks[0].cancel()
+
     async def close(self, patience_s: float) -> None:
         """Sends nothing more, and waits for the answers that are missing."""
-        self._tasks[0].cancel()
+        self.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 while self.missing:
@@ -132,7 +135,7 @@ class HelpDesk:
         return ticket_record(
             question.ticket,
             topic=self._settings.topic("requests"),
-            model=MODEL,
+            model=self._plot.model,
             tenant=self.tenant,
             key=key,
             source="help-desk",

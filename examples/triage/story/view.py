@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -23,22 +24,20 @@ MOMENTS = 12  # the last ones that are shown
 
 
 class View:
-    """Shows how the story goes on.
+    """Shows how stories go on.
 
     Args:
         console: Where to; redrawn on a terminal, a line now and then elsewhere.
-        desk: The traffic.
-        chronicle: What the platform says.
+        stories: The traffic, and what the platform says, by the name of the story's model.
     """
 
-    def __init__(self, console: Console, desk: HelpDesk, chronicle: Chronicle) -> None:
+    def __init__(self, console: Console, stories: Mapping[str, tuple[HelpDesk, Chronicle]]) -> None:
         self._console = console
-        self._desk = desk
-        self._chronicle = chronicle
+        self._stories = stories
         self._begun_s = time.time()
         self._live = Live(console=console, transient=True) if console.is_terminal else None
         self._next_line_s = 0.0
-        self._told = 0
+        self._told = dict.fromkeys(stories, 0)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -59,43 +58,55 @@ class View:
         if self._live is not None:
             self._live.update(Group(self._figures(), self._moments()))
             return
-        for moment in self._chronicle.moments[self._told :]:
-            self._console.print(
-                f"{moment.at_s - self._begun_s:6.0f} s  * {moment.what}", markup=False
-            )
-        self._told = len(self._chronicle.moments)
+        for name, (_, chronicle) in self._stories.items():
+            for moment in chronicle.moments[self._told[name] :]:
+                self._say(moment.at_s, f"* {self._by(name)}{moment.what}")
+            self._told[name] = len(chronicle.moments)
         if time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + PLAIN_EVERY_S
-            line = "  ".join(f"{name} {value}" for name, value in self._now())
-            self._console.print(
-                f"{time.time() - self._begun_s:6.0f} s  {line}", markup=False, soft_wrap=True
-            )
+            for name in self._stories:
+                line = "  ".join(f"{name} {value}" for name, value in self._now(name))
+                self._say(time.time(), f"{self._by(name)}{line}")
 
-    def _now(self) -> list[tuple[str, str]]:
-        asked = list(self._desk.asked.values())
+    def _say(self, at_s: float, what: str) -> None:
+        self._console.print(f"{at_s - self._begun_s:6.0f} s  {what}", markup=False, soft_wrap=True)
+
+    def _by(self, name: str) -> str:
+        """Whose it is, where that is to be told apart."""
+        return f"{name}: " if len(self._stories) > 1 else ""
+
+    def _now(self, name: str) -> list[tuple[str, str]]:
+        desk, chronicle = self._stories[name]
+        asked = list(desk.asked.values())
         answered = [each for each in asked if each.answers]
         recent = answered[-RECENT:]
         accuracy = sum(each.right for each in recent) / len(recent) if recent else None
-        shares = self._chronicle.shares.items()
+        shares = chronicle.shares.items()
         return [
             ("sent", str(len(asked))),
             ("answered", str(len(answered))),
             (f"right of the last {RECENT}", "-" if accuracy is None else f"{accuracy:.0%}"),
-            ("judged", str(self._desk.opinions)),
+            ("judged", str(desk.opinions)),
             ("traffic", ", ".join(f"{name} {share:.0f} %" for name, share in shares) or "-"),
-            ("job", self._chronicle.doing or "-"),
+            ("job", chronicle.doing or "-"),
         ]
 
     def _figures(self) -> Table:
         table = Table(show_header=False, title=f"{time.time() - self._begun_s:.0f} s")
-        for name, value in self._now():
-            table.add_row(name, escape(value))
+        columns = [self._now(name) for name in self._stories]
+        for row in zip(*columns, strict=True):
+            table.add_row(row[0][0], *(escape(value) for _, value in row))
         return table
 
     def _moments(self) -> Table:
         table = Table(show_header=False, box=None)
-        for moment in self._chronicle.moments[-MOMENTS:]:
-            table.add_row(f"{moment.at_s - self._begun_s:.0f} s", escape(moment.what))
+        moments = sorted(
+            (moment.at_s, f"{self._by(name)}{moment.what}")
+            for name, (_, chronicle) in self._stories.items()
+            for moment in chronicle.moments
+        )
+        for at_s, what in moments[-MOMENTS:]:
+            table.add_row(f"{at_s - self._begun_s:.0f} s", escape(what))
         return table
 
 

@@ -52,7 +52,7 @@ def moved(to: str, reason: str = "", step: int = 0) -> job_pb2.JobUpdate:
 
 def told(end: str = "PROMOTED", reason: str = "") -> Chronicle:
     """An incident 12 s after a change at 60, a job of 100 s, and its end."""
-    found = Chronicle()
+    found = Chronicle("triage")
     route = route_pb2.Route(model="triage", version=1)
     winner = "triage-v1" if end == "PROMOTED" else "triage-base"
     route.variants.add(name=winner, weight=100, stage=route_pb2.STAGE_CHAMPION)
@@ -84,6 +84,7 @@ def whole(chronicle: Chronicle, *, after: float = 1.0, changed_s: float | None =
         unbilled_usd="0",
         versions=int(bool(chronicle.end)),
         adapters=["triage-v1"] if chronicle.end in ("promoted", "inconclusive") else [],
+        champion="triage-base",
     )
 
 
@@ -160,23 +161,26 @@ def test_a_rollback_has_to_be_quick(answered_s: float, holds: bool) -> None:
         unbilled_usd="0",
         versions=int(bool(chronicle.end)),
         adapters=["triage-v1"] if chronicle.end in ("promoted", "inconclusive") else [],
+        champion="triage-base",
     )
     assert claims(plot, found, chronicle)[-1].holds is holds
 
 
 def test_where_nothing_changed_nothing_may_happen() -> None:
     plot = dataclasses.replace(PLOT, changes=False)
-    quiet = Chronicle()
+    quiet = Chronicle("triage")
     assert all(each.holds for each in claims(plot, whole(quiet, changed_s=None), quiet))
     assert not claims(plot, whole(told(), changed_s=None), told())[-1].holds
 
 
 def test_other_models_and_other_kinds_are_no_part_of_it() -> None:
-    found = Chronicle()
+    found = Chronicle("triage")
     opened = alert_pb2.ALERT_STATE_OPENED
     found.take_alert(record(alert(opened, model="other"), 1))
     found.take_alert(record(alert(opened, kind=drift_pb2.DRIFT_KIND_INPUT), 1))
     found.take_route(record(route_pb2.Route(model="other", version=1), 1))
+    found.take_job(record(job_pb2.JobUpdate(job_id="job-2", model="other"), 1))
+    assert found.jobs == set()
     assert (found.moments, found.opened_s, dict(found.shares)) == ([], None, {})
 
 
