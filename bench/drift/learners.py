@@ -2,6 +2,9 @@
 
 Gaussian naive Bayes predicts each example, then learns it; the value is whether it was wrong. After
 a change of concept (River's ConceptDriftStream) its errors rise, and fall again as it learns.
+
+A concept comes along a sigmoid. Its width before the middle, one example in fifty is of the new
+concept: there the change begins, and delays are counted from there.
 """
 
 from __future__ import annotations
@@ -71,8 +74,10 @@ def _scenario(name: str) -> Scenario:
         seed = int(rng.integers(1_000_000))
         stream = before(seed)
         if change:
+            width = WIDTHS[change]
+            middle = BURN_IN + n + width
             stream = synth.ConceptDriftStream(
-                stream, after(seed + 1), position=BURN_IN + n, width=WIDTHS[change], seed=seed
+                stream, after(seed + 1), position=middle, width=width, seed=seed
             )
         return _errors(stream, n + m)
 
