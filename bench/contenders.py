@@ -31,7 +31,7 @@ from workload import (
     tickets,
 )
 
-from penstock_inference.processor import thread_environment
+from penstock_inference.engines.processor import thread_environment
 from penstock_native.processes import end, tree
 
 __all__ = ["CONTENDERS", "NOT_HERE", "Round"]

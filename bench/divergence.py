@@ -28,9 +28,9 @@ from report import machine, table, versions, write
 from scipy.stats import beta
 from transformers import AutoTokenizer
 
-from penstock_inference.generation import Completion, Generation, Message
-from penstock_inference.models import VllmModel
-from penstock_inference.vllm_engine import VllmEngine
+from penstock_inference.engines.generation import Completion, Generation, Message
+from penstock_inference.engines.models import VllmModel
+from penstock_inference.engines.vllm_engine import VllmEngine
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "examples/triage/model"

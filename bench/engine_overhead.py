@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from penstock.v1 import admitted_pb2, engine_service_pb2
-from penstock_inference.engine_servicer import EngineServicer
-from penstock_inference.scripted import ScriptedEngine
+from penstock_inference.engines.scripted import ScriptedEngine
+from penstock_inference.streams.engine_servicer import EngineServicer
 
 BATCH = 32
 

@@ -15,9 +15,9 @@ import pytest_asyncio
 import yaml
 
 from penstock.errors import Code, PenstockError
-from penstock_inference.generation import Completion, Delta, Finish, Generation, Message
-from penstock_inference.models import UpstreamModel
-from penstock_inference.upstream_engine import UpstreamEngine
+from penstock_inference.engines.generation import Completion, Delta, Finish, Generation, Message
+from penstock_inference.engines.models import UpstreamModel
+from penstock_inference.engines.upstream_engine import UpstreamEngine
 from penstock_native.stack import Stack
 from tests.e2e.support import TICKET
 from tests.e2e.vllm_serve import KEY, MODEL, VllmServe, vllm_serve

@@ -13,9 +13,9 @@ import pytest
 
 from examples.triage.evaluate import MODEL, load_model
 from penstock.manifest import write_manifest
-from penstock_inference.adapter_store import AdapterStore
-from penstock_inference.models import VllmModel
-from penstock_inference.vllm_engine import VllmEngine
+from penstock_inference.adapters.store import AdapterStore
+from penstock_inference.engines.models import VllmModel
+from penstock_inference.engines.vllm_engine import VllmEngine
 from penstock_retrain.dataset.writing import Dataset
 from penstock_retrain.training.fitting import fit
 from penstock_retrain.training.methods import METHODS

@@ -28,11 +28,11 @@ from examples.triage.evaluate import MODEL, load_model
 from examples.triage.generate import Corpus, Rule, Split, generate
 from penstock.errors import Unavailable
 from penstock.manifest import write_manifest
-from penstock_inference.adapter_store import AdapterStore
-from penstock_inference.errors import AdapterUnusable
-from penstock_inference.generation import Adapter, Completion, Finish, Generation, Message
-from penstock_inference.models import VllmModel
-from penstock_inference.vllm_engine import VllmEngine
+from penstock_inference.adapters.store import AdapterStore
+from penstock_inference.engines.errors import AdapterUnusable
+from penstock_inference.engines.generation import Adapter, Completion, Finish, Generation, Message
+from penstock_inference.engines.models import VllmModel
+from penstock_inference.engines.vllm_engine import VllmEngine
 
 pytestmark = [
     pytest.mark.e2e,

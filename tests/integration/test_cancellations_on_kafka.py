@@ -17,7 +17,7 @@ from penstock.rpc.channel import open_channel
 from penstock.v1 import admitted_pb2, request_pb2
 from penstock.v1.inference_service_pb2 import CancelRequest
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
-from penstock_inference.control import CancelledIds, Commands, ControlReader
+from penstock_inference.pump.control import CancelledIds, Commands, ControlReader
 from penstock_native.kafka import KafkaServer
 from tests.integration.ingest_process import Ingest, running, until
 

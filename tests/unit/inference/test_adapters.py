@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from penstock.manifest import write_manifest
 from penstock.signing import PublicKeys, SigningKey
-from penstock_inference.adapter_store import AdapterStore
-from penstock_inference.adapters import AdapterKeeper, plan
-from penstock_inference.errors import AdapterUnusable, EngineLost
-from penstock_inference.generation import Adapter
+from penstock_inference.adapters.keeper import AdapterKeeper, plan
+from penstock_inference.adapters.store import AdapterStore
+from penstock_inference.engines.errors import AdapterUnusable, EngineLost
+from penstock_inference.engines.generation import Adapter
 
 NAMES = st.sets(st.sampled_from("abcdef"))
 

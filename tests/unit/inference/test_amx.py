@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from penstock_inference.processor import processor_flags
+from penstock_inference.engines.processor import processor_flags
 
 # arch_prctl on x86-64, its request for what a process may use, and the tiles' bit in the answer.
 ARCH_PRCTL, ARCH_GET_XCOMP_PERM, TILE_DATA = 158, 0x1022, 18

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from penstock_inference import autoscaler
-from penstock_inference.autoscaler import WorkPolicy, autoscaling_config
-from penstock_inference.directory import Directory, Wishes
-from penstock_inference.scaling import Load, Outlook, Targets
+from penstock_inference.scaling import autoscaler
+from penstock_inference.scaling.autoscaler import WorkPolicy, autoscaling_config
+from penstock_inference.scaling.decision import Load, Outlook, Targets
+from penstock_inference.scaling.directory import Directory, Wishes
 
 
 @dataclasses.dataclass

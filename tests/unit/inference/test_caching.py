@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from penstock.identity import seed_of
 from penstock.v1 import admitted_pb2, common_pb2, engine_service_pb2, response_pb2, route_pb2
-from penstock_inference.cache_keys import answer_key, cache_salt, question_of
-from penstock_inference.caching import ENTRY_OVERHEAD_BYTES, ResponseCache
+from penstock_inference.caching.exact import ENTRY_OVERHEAD_BYTES, ResponseCache
+from penstock_inference.caching.keys import answer_key, cache_salt, question_of
 
 VARIANT = route_pb2.Variant(
     name="triage-7", base_model="triage", adapter="support-7", prompt_template_version="3"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from examples.triage.repeats import stream
 from penstock.cli.app import app
-from penstock_inference.calibration import calibrate, fewest_hits, nearest, upper_bound
+from penstock_inference.caching.calibration import calibrate, fewest_hits, nearest, upper_bound
 
 
 @pytest.mark.parametrize(

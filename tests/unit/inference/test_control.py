@@ -7,7 +7,7 @@ import datetime as dt
 from penstock.codec import encode
 from penstock.records import Partition, Record
 from penstock.v1 import admitted_pb2, control_pb2
-from penstock_inference.control import CancelledIds, Commands
+from penstock_inference.pump.control import CancelledIds, Commands
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock_inference.embedding import HashedNgrams
+from penstock_inference.caching.embedding import HashedNgrams
 
 EMBEDDER = HashedNgrams()
 

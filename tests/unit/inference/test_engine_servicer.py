@@ -15,10 +15,17 @@ from penstock.errors import Code, InvalidRequest
 from penstock.rpc.channel import open_channel
 from penstock.rpc.server import Server, Service
 from penstock.v1 import engine_service_pb2, engine_service_pb2_grpc, response_pb2
-from penstock_inference.engine_servicer import READY, EngineServicer
-from penstock_inference.errors import EngineLost
-from penstock_inference.generation import Adapter, Completion, Delta, Engine, Finish, Generation
-from penstock_inference.scripted import ScriptedEngine
+from penstock_inference.engines.errors import EngineLost
+from penstock_inference.engines.generation import (
+    Adapter,
+    Completion,
+    Delta,
+    Engine,
+    Finish,
+    Generation,
+)
+from penstock_inference.engines.scripted import ScriptedEngine
+from penstock_inference.streams.engine_servicer import READY, EngineServicer
 
 
 class Iterated:

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from penstock.v1 import common_pb2, usage_pb2
-from penstock_inference.ledger_lines import kind_of, usage_of_generation, usage_of_hit
+from penstock_inference.pump.ledger_lines import kind_of, usage_of_generation, usage_of_hit
 from tests.unit.inference.test_caching import admitted, changed, result
 
 NOW = dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC)

@@ -11,11 +11,11 @@ import pytest
 from penstock.kafka.ports import LogError
 from penstock.measures import Kind, Measure, end_record, measure_record
 from penstock.records import Outgoing, Partition, Record
-from penstock_inference.directory import Announcement, Directory, Restart, Wishes
-from penstock_inference.leaves import LEAVE_S
-from penstock_inference.scaling import Bounds
-from penstock_inference.speed import Speed
-from penstock_inference.steward import READ_BACK_S, Steward
+from penstock_inference.engines.speed import Speed
+from penstock_inference.pump.steward import READ_BACK_S, Steward
+from penstock_inference.scaling.decision import Bounds
+from penstock_inference.scaling.directory import Announcement, Directory, Restart, Wishes
+from penstock_inference.scaling.leaves import LEAVE_S
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)

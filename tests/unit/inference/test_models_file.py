@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.settings import SettingsError
-from penstock_inference.models import (
+from penstock_inference.engines.models import (
     ModelsError,
     Replicas,
     ScriptedModel,

@@ -23,12 +23,12 @@ from penstock.v1 import (
     route_pb2,
     usage_pb2,
 )
-from penstock_inference import pump as pump_module
-from penstock_inference.answer_cache import AnswerCache
-from penstock_inference.answers import Answers
-from penstock_inference.caching import ResponseCache
-from penstock_inference.pump import Pump
-from penstock_inference.wire import failure_of
+from penstock_inference.caching.answer_cache import AnswerCache
+from penstock_inference.caching.exact import ResponseCache
+from penstock_inference.pump import pump as pump_module
+from penstock_inference.pump.answers import Answers
+from penstock_inference.pump.pump import Pump
+from penstock_inference.streams.wire import failure_of
 
 NOW_S = 1_767_323_045.0
 RESULT = engine_service_pb2.WorkResult(

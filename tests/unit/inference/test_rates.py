@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from penstock_inference.rates import RateLimits, TokenBucket
+from penstock_inference.engines.rates import RateLimits, TokenBucket
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:

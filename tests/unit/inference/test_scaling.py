@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_inference.scaling import (
+from penstock_inference.scaling.decision import (
     Bounds,
     Load,
     ScalingState,

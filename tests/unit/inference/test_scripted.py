@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_inference.generation import (
+from penstock_inference.engines.generation import (
     Adapter,
     AdapterHost,
     Completion,
@@ -22,9 +22,9 @@ from penstock_inference.generation import (
     Generation,
     Message,
 )
-from penstock_inference.models import ScriptedModel
-from penstock_inference.recording import Recording, RecordingError
-from penstock_inference.scripted import POISONED_STATUS, ScriptedEngine
+from penstock_inference.engines.models import ScriptedModel
+from penstock_inference.engines.recording import Recording, RecordingError
+from penstock_inference.engines.scripted import POISONED_STATUS, ScriptedEngine
 
 WORK = Generation(
     request_id="r",

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from penstock.settings import SettingsError
 from penstock.v1 import admitted_pb2, route_pb2
-from penstock_inference.answer_cache import AnswerCache, make_answer_cache
-from penstock_inference.cache_keys import Question, question_of
-from penstock_inference.caching import ResponseCache
-from penstock_inference.embedding import HashedNgrams, Vectors
-from penstock_inference.semantic import SemanticCache, SemanticKey
+from penstock_inference.caching.answer_cache import AnswerCache, make_answer_cache
+from penstock_inference.caching.embedding import HashedNgrams, Vectors
+from penstock_inference.caching.exact import ResponseCache
+from penstock_inference.caching.keys import Question, question_of
+from penstock_inference.caching.semantic import SemanticCache, SemanticKey
 from penstock_inference.settings import InferenceSettings
 from tests.unit.inference.test_caching import (
     IRRELEVANT,

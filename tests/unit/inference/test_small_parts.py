@@ -6,11 +6,18 @@ import dataclasses
 
 import pytest
 
-from penstock_inference.directory import Announcement, Directory
-from penstock_inference.generation import Completion, Delta, Finish, Generation, Message, Passage
-from penstock_inference.processor import choose_dtype, thread_environment
-from penstock_inference.prompting import conversation
-from penstock_inference.scripted import ScriptedEngine
+from penstock_inference.engines.generation import (
+    Completion,
+    Delta,
+    Finish,
+    Generation,
+    Message,
+    Passage,
+)
+from penstock_inference.engines.processor import choose_dtype, thread_environment
+from penstock_inference.engines.prompting import conversation
+from penstock_inference.engines.scripted import ScriptedEngine
+from penstock_inference.scaling.directory import Announcement, Directory
 
 WORK = Generation(
     request_id="r",

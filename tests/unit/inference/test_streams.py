@@ -18,11 +18,11 @@ from penstock.v1 import (
     engine_service_pb2_grpc,
     response_pb2,
 )
-from penstock_inference.directory import Announcement
-from penstock_inference.engine_servicer import EngineServicer
-from penstock_inference.errors import EngineLost
-from penstock_inference.generation import Completion, Delta, Engine, Finish, Generation
-from penstock_inference.pool import EnginePool, Work
+from penstock_inference.engines.errors import EngineLost
+from penstock_inference.engines.generation import Completion, Delta, Engine, Finish, Generation
+from penstock_inference.scaling.directory import Announcement
+from penstock_inference.streams.engine_servicer import EngineServicer
+from penstock_inference.streams.pool import EnginePool, Work
 
 
 class Words:
@@ -159,7 +159,7 @@ async def pool_of(board: Board) -> AsyncIterator[Caller]:
 
 @pytest.fixture(autouse=True)
 def quick_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock_inference.pool.REFRESH_S", 0.01)
+    monkeypatch.setattr("penstock_inference.streams.pool.REFRESH_S", 0.01)
 
 
 def request(request_id: str = "r", *, stream: bool = False) -> admitted_pb2.AdmittedRequest:

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from penstock.errors import Code, InvalidRequest, PenstockError, Unavailable
-from penstock_inference.errors import AdapterUnusable, EngineUnusable
-from penstock_inference.generation import (
+from penstock_inference.engines.errors import AdapterUnusable, EngineUnusable
+from penstock_inference.engines.generation import (
     Adapter,
     AdapterHost,
     Completion,
@@ -26,8 +26,8 @@ from penstock_inference.generation import (
     Message,
     Passage,
 )
-from penstock_inference.models import UpstreamModel
-from penstock_inference.upstream_engine import UpstreamEngine
+from penstock_inference.engines.models import UpstreamModel
+from penstock_inference.engines.upstream_engine import UpstreamEngine
 
 KEY = "sk-very-secret"
 USAGE = {

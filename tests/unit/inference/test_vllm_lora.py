@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from penstock_inference.vllm_lora import lora_arguments, unfit_weights
+from penstock_inference.engines.vllm_lora import lora_arguments, unfit_weights
 
 
 def test_on_a_cpu_one_slot_stays_empty_whatever_is_loaded() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from penstock.v1 import route_pb2
-from penstock_inference.errors import AdapterUnusable
-from penstock_inference.models import ScriptedModel, VllmModel
-from penstock_inference.wanted import finder_of, wanted
+from penstock_inference.adapters.wanted import finder_of, wanted
+from penstock_inference.engines.errors import AdapterUnusable
+from penstock_inference.engines.models import ScriptedModel, VllmModel
 
 
 def variant(name: str, base_model: str, adapter: str, weight: int) -> route_pb2.Variant:

@@ -15,7 +15,7 @@ from penstock.kafka.limits import Breach
 from penstock.records import Outgoing, Partition, Record
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2
-from penstock_inference.answers import Answers
+from penstock_inference.pump.answers import Answers
 from penstock_ingest.admission import Admission
 from penstock_ingest.consumer import KafkaDoor
 from penstock_ingest.index import KnownIds

@@ -14,8 +14,8 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from penstock.telemetry import configure_logs, logger
-from penstock_inference.deployments import PUMPS, build
-from penstock_inference.models import Model
+from penstock_inference.engines.models import Model
+from penstock_inference.replicas.deployments import PUMPS, build
 from penstock_inference.settings import InferenceSettings
 from penstock_inference.supervision import Supervision
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import Settings, SettingsError
-from penstock_inference.models import (
+from penstock_inference.engines.models import (
     Model,
     ModelsError,
     Replicas,

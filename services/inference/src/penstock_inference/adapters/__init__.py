@@ -1,0 +1,1 @@
+"""LoRA adapters on an engine: as the routes want them."""

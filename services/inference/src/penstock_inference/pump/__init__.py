@@ -1,0 +1,1 @@
+"""From `admitted` to one answer in one transaction."""

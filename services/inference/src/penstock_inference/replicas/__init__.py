@@ -1,0 +1,1 @@
+"""What Ray Serve runs: engines and pumps as deployments."""

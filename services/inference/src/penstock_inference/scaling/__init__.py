@@ -1,0 +1,1 @@
+"""How many engines there are, and which; what decides it."""

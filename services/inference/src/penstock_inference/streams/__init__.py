@@ -1,0 +1,1 @@
+"""The gRPC streams between pumps and engines, and both of their ends."""
