@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from penstock.v1 import (
     request_pb2,
     response_pb2,
 )
+from penstock_native.scrape import total
 from penstock_native.stack import Stack
 
 __all__ = ["worker"]
@@ -204,13 +204,9 @@ def _await(port: int, process: subprocess.Popen[bytes], name: str, least: float)
 def _metric(port: int, name: str) -> float:
     """A metric's sum over its labels; 0 while nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
+        return total(port, name)
     except OSError:
         return 0.0
-    return sum(
-        float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{"))
-    )
 
 
 def _cpu_s(pid: int) -> float:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ import pytest
 from penstock.v1 import inference_service_pb2, request_pb2, response_pb2
 from penstock.v1.inference_service_pb2_grpc import InferenceStub
 from penstock_native.processes import marked
+from penstock_native.scrape import samples
 from penstock_native.stack import Stack
 from tests.e2e.support import ROOT
 
@@ -71,10 +70,8 @@ def asked(
 def running(stack: Stack) -> float:
     """Generations that the engine has now."""
     port = int(stack.env["PENSTOCK_INFERENCE_METRICS_PORT"]) + 10
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-        found = re.search(r"^penstock_engine_running ([\d.]+)", page.read().decode(), re.M)
-    assert found is not None
-    return float(found[1])
+    (found,) = (each for each in samples(port) if each.name == "penstock_engine_running")
+    return float(found.value)
 
 
 def until(condition: Callable[[], object], timeout_s: float = 60) -> None:

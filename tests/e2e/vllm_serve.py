@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_native.ports import free_port
+from penstock_native.scrape import total
 from tests.e2e.support import ROOT
 
 __all__ = ["KEY", "MODEL", "VllmServe", "vllm_serve"]
@@ -41,10 +41,7 @@ class VllmServe:
 
     def metric(self, name: str) -> float:
         """The sum of one of its own metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=20) as answer:
-            text = answer.read().decode()
-        pattern = re.compile(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", re.M)
-        return sum(float(value) for value in pattern.findall(text))
+        return total(self.port, name)
 
     def chat(self, text: str) -> dict[str, Any]:
         """What it answers to one who asks it without penstock between, greedily."""

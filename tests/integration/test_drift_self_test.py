@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from penstock_drift.policy.document import SELF_TEST_MODEL
 from penstock_native.ports import free_port
+from penstock_native.scrape import samples
 from tests.integration.drift_stream import events_of
 from tests.integration.drift_worker import worker
 from tests.integration.operator_place import make_place
@@ -26,18 +25,18 @@ cooldown_ticks: 2
 signals: {"*": {baseline_observations: 500}}
 self_test: {rate_per_s: 100, quiet_observations: 500}
 """
-FOUND = re.compile(
-    r'penstock_drift_self_test_changes_total\{outcome="(\w+)",signal="(\w+)"\} (\d+)'
-)
 
 
 def counts(port: int) -> dict[tuple[str, str], int]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            text = str(answer.read(), "utf-8")
+        shown = samples(port)
     except OSError:
         return {}
-    return {(outcome, signal): int(n) for outcome, signal, n in FOUND.findall(text)}
+    return {
+        (each.labels["outcome"], each.labels["signal"]): int(each.value)
+        for each in shown
+        if each.name == "penstock_drift_self_test_changes_total"
+    }
 
 
 async def test_made_up_changes_are_found_and_are_no_incident(kafka: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader
 from penstock.records import Outgoing, Record
 from penstock.v1 import alert_pb2, response_pb2, usage_pb2
+from penstock_native.scrape import total
 from penstock_native.stack import Stack
 
 pytestmark = pytest.mark.integration
@@ -117,11 +118,9 @@ def metric(stack: Stack, name: str) -> float:
     """A figure of the pump; none before it has ever been up."""
     port = stack.env["PENSTOCK_INFERENCE_METRICS_PORT"]
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
+        return total(int(port), name)
     except OSError:
         return 0.0
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 def live_engines(stack: Stack) -> int:
