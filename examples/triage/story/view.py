@@ -94,6 +94,8 @@ class View:
     def _figures(self) -> Table:
         table = Table(show_header=False, title=f"{time.time() - self._begun_s:.0f} s")
         columns = [self._now(name) for name in self._stories]
+        if len(columns) > 1:
+            table.add_row("", *map(escape, self._stories))
         for row in zip(*columns, strict=True):
             table.add_row(row[0][0], *(escape(value) for _, value in row))
         return table
