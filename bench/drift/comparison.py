@@ -15,7 +15,7 @@ from bench.drift.learners import LEARNERS
 from bench.drift.matching import Changed, Quiet, compare, first_alarm
 from bench.drift.streams import SCENARIOS, Scenario, changed, quiet
 
-__all__ = ["ALL", "CACHE", "TARGET", "arrays", "compared", "defaults"]
+__all__ = ["ALL", "CACHE", "TARGET", "arrays", "compared", "defaults", "forget"]
 
 # Values to a false alarm that every contestant is set to.
 TARGET = 10_000
@@ -28,9 +28,7 @@ ALL: Mapping[str, Scenario] = {**SCENARIOS, **LEARNERS}
 def arrays(scenario: Scenario) -> tuple[Quiet, dict[str, Changed]]:
     """The scenario's streams; kept in a folder, since some take minutes to draw."""
     CACHE.mkdir(exist_ok=True)
-    size = scenario.sizes
-    name = f"{scenario.name}-{SEED}-{size.streams}x{size.length}-{size.runs}x{size.patience}.npz"
-    path = CACHE / name
+    path = _path(scenario)
     if not path.exists():
         drawn = {"quiet": quiet(scenario, SEED)}
         for change in scenario.changes:
@@ -51,6 +49,17 @@ def arrays(scenario: Scenario) -> tuple[Quiet, dict[str, Changed]]:
             for name in scenario.changes
         }
     return streams, changes
+
+
+def forget(scenario: Scenario) -> None:
+    """Has a scenario's streams drawn anew."""
+    _path(scenario).unlink(missing_ok=True)
+
+
+def _path(scenario: Scenario) -> Path:
+    size = scenario.sizes
+    name = f"{scenario.name}-{SEED}-{size.streams}x{size.length}-{size.runs}x{size.patience}.npz"
+    return CACHE / name
 
 
 def shown(

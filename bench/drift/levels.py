@@ -24,7 +24,7 @@ SEED = 11
 SIZES = Sizes(streams=400, length=20_000, runs=200, patience=4000)
 # As the default policy suspects one signal, and before it a fifth of that.
 LEVELS = (2_000, 10_000)
-SHOWN = ("refusals", "classes", "gauss", "student", "length")
+SHOWN = ("refusals", "classes", "gauss", "student", "length", "languages")
 # Quiet rates of 2 %, watched for so many values; what e-BH at alpha 0.0001 asks of one signal in
 # 2,000.
 RATES, WATCHED, BASELINE, ALONE = 40_000, 5_000, 2_000, 2e7

@@ -58,13 +58,23 @@ class Run:
             self.parts = json.loads(PATH.read_text(encoding="utf-8"))
 
     def open(self, part: str, *, fresh: bool) -> dict[str, Any]:
-        """A part as far as it is measured."""
+        """A part as far as it is measured, or as far as it stays."""
         if fresh:
-            self.parts.pop(part, None)
+            self._forget(part)
         found: dict[str, Any] = self.parts.setdefault(part, {})
         found.setdefault("circumstances", circumstances(PACKAGES))
         found.setdefault("figures", {})
         return found
+
+    def _forget(self, part: str) -> None:
+        """Of the table only what is asked for, if anything is, with the streams that were drawn."""
+        if part != "table":
+            self.parts.pop(part, None)
+            return
+        figures = self.parts.get(part, {}).get("figures", {})
+        for name in self.only or ALL:
+            figures.pop(name, None)
+            comparison.forget(ALL[name])
 
     def save(self) -> None:
         """Writes the figures and the page.

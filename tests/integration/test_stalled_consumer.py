@@ -1,4 +1,4 @@
-"""A client that stops fetching without an error: replaced where it ended, found where it hangs."""
+"""A client that stops fetching or never stops: replaced, found, or ended all the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer.fetcher import Fetcher
 
 from penstock.kafka import watch as watch_module
 from penstock.kafka.broker import KafkaBroker
+from penstock.kafka.clients import stop_consumer
 from penstock.kafka.consumer import Delivery, TransactionalConsumer
 from penstock.kafka.ends import LogEnds
 from penstock.kafka.publisher import KafkaPublisher
@@ -147,3 +149,39 @@ async def test_a_fetcher_that_ended_is_replaced(
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_a_client_whose_fetcher_misses_its_end_is_ended(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with consumed(kafka) as scene:
+        name = uuid.uuid4().hex
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, client_id=name)
+        fetching, ending = asyncio.Event(), asyncio.Event()
+        fetch = Fetcher._proc_fetch_request
+
+        async def end_slowly(self: Fetcher, *rest: Any) -> bool:
+            if self._client._client_id != name:
+                return bool(await fetch(self, *rest))
+            fetching.set()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ending.set()
+                await asyncio.sleep(0.5)
+            return False
+
+        monkeypatch.setattr(Fetcher, "_proc_fetch_request", end_slowly)
+        await consumer.start()
+        before = asyncio.all_tasks()
+        consumer.subscribe([scene.topic])
+        async with asyncio.timeout(60):
+            await fetching.wait()
+            # The partitions go. While its requests end, the fetching task ignores that it shall.
+            consumer.unsubscribe()
+            await ending.wait()
+            await stop_consumer(consumer, limit_s=2)
+        assert consumer._fetcher._fetch_task.done()
+        await asyncio.sleep(1)
+        left = {task for task in asyncio.all_tasks() - before if not task.done()}
+        assert [task for task in left if "aiokafka" in repr(task)] == []

@@ -16,7 +16,7 @@ from penstock.kafka import progress
 from penstock.kafka.consumer import Delivery, ReadAhead, TransactionalConsumer
 from penstock.kafka.halts import HaltAlerts
 from penstock.kafka.limits import DeadLetterLimit
-from penstock.kafka.memory import MemoryBroker, MemoryOwnership
+from penstock.kafka.memory import MemoryBroker, MemoryMembership, MemoryOwnership
 from penstock.kafka.ports import LogError, Position
 from penstock.kafka.progress import Note, Progress
 from penstock.records import Outgoing, Partition, Record
@@ -338,3 +338,29 @@ async def test_a_partition_that_comes_straight_back_keeps_its_work() -> None:
     assert len(one.started) == 4
     assert Counter(one.dropped) == Counter(two.started)
     assert set(answers(broker).values()) == {1}
+
+
+async def test_it_says_when_it_waits_for_its_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, handler = MemoryBroker(partitions=1), Echo()
+    let_go = asyncio.Event()
+    take = MemoryMembership.take
+
+    async def slow_take(self: MemoryMembership, partition: Partition) -> MemoryOwnership:
+        await let_go.wait()
+        return await take(self, partition)
+
+    monkeypatch.setattr(MemoryMembership, "take", slow_take)
+    consumer = TransactionalConsumer(broker, topic=INPUT, group="g", handler=handler)
+    assert consumer.settling().due
+    task = asyncio.create_task(consumer.run())
+    await asyncio.sleep(0.05)
+    waiting = consumer.settling()
+    assert waiting.due
+    let_go.set()
+    await until(lambda: not consumer.settling().due)
+    async with running(broker, Echo()) as other:  # who joins takes everything from everybody
+        await until(lambda: not (consumer.settling().due or other.settling().due))
+        assert consumer.settling().mark != waiting.mark
+    await consumer.stop(drain_s=0)
+    await task
+    assert not consumer.settling().due

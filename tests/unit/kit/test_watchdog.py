@@ -137,6 +137,16 @@ async def test_while_the_broker_is_away_nothing_is_held_against_anybody() -> Non
     assert await looked(watch, range(355, 400, 5)) != ""
 
 
+async def test_a_consumer_that_never_gets_its_partitions_is_found() -> None:
+    settled = ConsumerWatch(list, Ends(6), settling=lambda: Look(due=False, mark=1))
+    assert await looked(settled, range(0, 600, 5)) == ""
+    again = iter(range(1000))
+    trying = ConsumerWatch(list, Ends(6), settling=lambda: Look(due=True, mark=next(again)))
+    assert await looked(trying, range(0, 600, 5)) == ""
+    stuck = ConsumerWatch(list, Ends(6), settling=lambda: Look(due=True, mark=1))
+    assert await looked(stuck, range(0, 600, 5)) == "getting partitions has stood still for 60 s"
+
+
 async def test_a_watch_that_ends_lets_go_of_its_connections() -> None:
     ends = Ends(6)
     watching = asyncio.create_task(ConsumerWatch(list, ends).run())

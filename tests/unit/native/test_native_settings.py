@@ -75,3 +75,14 @@ def test_what_retrain_keeps_lies_in_the_state_directory(tmp_path: Path) -> None:
     # Registered adapters go where engines look for them.
     env = {"PENSTOCK_INFERENCE_ADAPTERS_DIR": "/adapters"}
     assert Stack(tmp_path, services=(), env=env).env["PENSTOCK_RETRAIN_ADAPTERS_DIR"] == "/adapters"
+
+
+def test_jobs_begin_from_the_model_that_is_served(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, services=("retrain",))
+    assert stack.env["PENSTOCK_RETRAIN_BASE_MODELS"] == "triage=examples/triage/model"
+    mine = {"PENSTOCK_INFERENCE_MODEL": "/models/llama", "PENSTOCK_INFERENCE_MODEL_NAME": "llama"}
+    stack = Stack(tmp_path, services=("retrain",), env=mine)
+    assert stack.env["PENSTOCK_RETRAIN_BASE_MODELS"] == "llama=/models/llama"
+    said = mine | {"PENSTOCK_RETRAIN_BASE_MODELS": "other=/models/other"}
+    stack = Stack(tmp_path, services=("retrain",), env=said)
+    assert stack.env["PENSTOCK_RETRAIN_BASE_MODELS"] == "other=/models/other"

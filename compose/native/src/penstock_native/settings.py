@@ -50,6 +50,9 @@ def place_retrain(env: MutableMapping[str, str], state_dir: Path) -> None:
         env["PENSTOCK_RETRAIN_COLLECTED_URL"] = str(state_dir / "collected")
     # Where engines look for adapters, registered ones go.
     adapters = env.get("PENSTOCK_INFERENCE_ADAPTERS_DIR") or state_dir / "adapters"
+    # Jobs begin from the model that engines serve.
+    served = env["PENSTOCK_INFERENCE_MODEL_NAME"], env["PENSTOCK_INFERENCE_MODEL"]
+    env.setdefault("PENSTOCK_RETRAIN_BASE_MODELS", "=".join(served))
     for name, path in (
         ("ADAPTERS_DIR", adapters),
         ("MODELS_DIR", state_dir / "models"),

@@ -42,8 +42,8 @@ def list_(
 def halted(as_lines: options.Json = False) -> None:
     """Show the partitions that stand at their limit on dead letters.
 
-    Those of inference and ingest, which keep it beside their position. cost and drift keep a halt
-    to themselves: see their alerts.
+    Those of consumers that keep it beside their position. cost and drift's folds keep a halt to
+    themselves: see their alerts.
     """
 
     async def body(settings: CliSettings) -> None:

@@ -7,7 +7,6 @@ apart by its transactional id: one id per (group, topic, partition), taken by in
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -26,15 +25,12 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 import penstock.kafka.tolerance  # noqa: F401 - one odd record must not stop every reader
-from penstock.kafka.clients import check_fetching, stop_consumer
+from penstock.kafka.clients import check_fetching, stop_consumer, stop_producer
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
 from penstock.records import Outgoing, Partition, Record
-from penstock.telemetry import logger
 from penstock.topics import MAX_REQUEST_RECORD_BYTES
 
 __all__ = ["KafkaBroker", "KafkaMembership", "KafkaOwnership", "record_of", "send_all"]
-
-log = logger(__name__)
 
 SESSION_MS = 10_000
 HEARTBEAT_MS = 1_000  # how soon a member hears of a rebalance
@@ -265,7 +261,7 @@ class KafkaMembership:
                 await producer.start()
                 position = await self._position(partition)
         except BaseException as error:
-            await _stop(producer)
+            await stop_producer(producer, RELEASE_S)
             if isinstance(error, Exception):
                 raise LogError(f"{partition} could not be taken: {error!r}") from error
             raise
@@ -325,14 +321,4 @@ class KafkaOwnership:
 
     async def release(self) -> None:
         """See the port."""
-        await _stop(self._producer)
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    # stop() flushes, which hangs while the broker is away and raises once fenced.
-    try:
-        await asyncio.wait_for(producer.stop(), RELEASE_S)
-    except Exception as error:  # noqa: BLE001 - what is left of it must not hold the next owner up
-        log.warning("a producer did not stop in order", error=repr(error))
-        with contextlib.suppress(Exception):
-            await producer.client.close()
+        await stop_producer(self._producer, RELEASE_S)

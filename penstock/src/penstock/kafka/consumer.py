@@ -26,6 +26,7 @@ from penstock.kafka.worker import Worker
 from penstock.pace import Pace
 from penstock.records import Outgoing, Partition
 from penstock.telemetry import logger
+from penstock.watchdog import Look
 
 __all__ = ["Delivery", "Halts", "Handler", "ReadAhead", "Standing", "TransactionalConsumer"]
 
@@ -142,6 +143,8 @@ class TransactionalConsumer:
         self._left: dict[Partition, tuple[Position, ...]] = {}
         self._resumes: dict[int | None, int] = {}
         self._failure: LogError | None = None
+        self._settled = False
+        self._changes = 0
         self._pace = Pace(POLL_INTERVAL_S)
         self._changing = asyncio.Lock()  # one rebalance at a time, the closing of a session too
 
@@ -168,6 +171,10 @@ class TransactionalConsumer:
             )
             for partition, worker in self._workers.items()
         ]
+
+    def settling(self) -> Look:
+        """Whether it still has to get its partitions, or to give them back, for who watches it."""
+        return Look(due=not (self._settled or self._stopping.is_set()), mark=self._changes)
 
     def resume(self, partition: int | None, at_ms: int) -> None:
         """Lets a partition, or all of them, flow again that halted before `at_ms`."""
@@ -198,8 +205,13 @@ class TransactionalConsumer:
         self._stopping.set()
         await self._stopped.wait()
 
+    def _unsettled(self) -> None:
+        self._settled = False
+        self._changes += 1
+
     async def _consume(self) -> None:
         self._failure = None
+        self._unsettled()
         session = _Session(self)
         membership = await self._broker.join(self._group, self._topic, session)
         self._membership = membership
@@ -210,6 +222,7 @@ class TransactionalConsumer:
                 await self._poll(membership)
             await self._drain()
         finally:
+            self._unsettled()
             session.closed = True
             self._membership = None
             # What is healthy keeps its work: it may prove itself after joining anew.
@@ -273,6 +286,7 @@ class TransactionalConsumer:
             partitions=[p.number for p in partitions],
             kept=sum(outcome is True for outcome in outcomes),
         )
+        self._settled = True
 
     async def _keep_or_take(self, membership: Membership, partition: Partition) -> bool:
         worker = self._workers.get(partition)
@@ -326,6 +340,7 @@ class _Session:
 
     async def revoked(self, _: Sequence[Partition]) -> None:
         if not self.closed:
+            self._consumer._unsettled()
             await self._consumer._park()
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:

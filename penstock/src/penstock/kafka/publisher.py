@@ -8,7 +8,6 @@ does not recover from that, nor from an end of its sending task. The publisher r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from aiokafka.errors import (
 )
 
 from penstock.kafka.broker import MAX_RECORD_BYTES
+from penstock.kafka.clients import stop_producer
 from penstock.kafka.ports import LogError
 from penstock.records import Outgoing
 from penstock.telemetry import logger
@@ -31,8 +31,6 @@ __all__ = ["KafkaPublisher"]
 log = logger(__name__)
 
 CONNECT_S = 15.0
-STOP_S = 10.0
-END_S = 1.0
 RENEW_S = (0.1, 5.0)  # first and longest wait between attempts to connect anew
 WAIT_S = 10.0  # how long a write waits for a new producer
 STALLED_S = 10.0
@@ -164,7 +162,7 @@ class KafkaPublisher:
             async with asyncio.timeout(CONNECT_S):
                 await producer.start()
         except BaseException as error:
-            await producer.stop()
+            await stop_producer(producer)
             if isinstance(error, KafkaError | TimeoutError):
                 reason = f"Kafka at {self._bootstrap} cannot be reached: {error!r}"
                 raise LogError(reason) from error
@@ -220,17 +218,8 @@ class _Link:
 
     async def close(self) -> None:
         """Sends what is queued, within a bound, and disconnects; writes under way end with it."""
-        producer = self._producer
         try:
-            # It flushes first, which takes for ever while the broker is away.
-            async with asyncio.timeout(STOP_S):
-                await producer.stop()
-        except Exception as error:  # noqa: BLE001 - aiokafka raises what ended its sending task
-            log.info("a producer did not stop in order", error=repr(error))
-            for end in (producer.client.close, producer._sender.close):
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(END_S):
-                        await end()
+            await stop_producer(self._producer)
         finally:
             if not self._closed.done():
                 self._closed.set_result(None)

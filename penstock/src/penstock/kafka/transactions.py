@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from penstock.kafka.broker import MAX_RECORD_BYTES, send_all
+from penstock.kafka.clients import stop_producer
 from penstock.kafka.ports import Fenced, LogError
 from penstock.records import Outgoing
 
@@ -17,7 +17,6 @@ __all__ = ["TransactionalPublisher"]
 
 TRANSACTION_MS = 10_000
 START_S = 30.0
-STOP_S = 10.0
 
 
 class TransactionalPublisher:
@@ -65,8 +64,7 @@ class TransactionalPublisher:
             async with asyncio.timeout(START_S):
                 await producer.start()
         except (KafkaError, TimeoutError) as error:
-            with contextlib.suppress(Exception):
-                await producer.stop()
+            await stop_producer(producer)
             raise LogError(f"Kafka at {self._bootstrap} cannot be reached: {error!r}") from error
         self._producer = producer
 
@@ -90,6 +88,5 @@ class TransactionalPublisher:
     async def stop(self) -> None:
         """Disconnects."""
         if self._producer is not None:
-            with contextlib.suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(self._producer.stop(), STOP_S)
+            await stop_producer(self._producer)
             self._producer = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
-from penstock.kafka.consumer import Standing
+from penstock.kafka.consumer import Standing, TransactionalConsumer
 from penstock.kafka.ports import LogError
 from penstock.telemetry import logger
 from penstock.watchdog import Look, Watch
@@ -45,16 +45,28 @@ class ConsumerWatch:
 
     Args:
         standing: Where it stands, by its own account.
+        settling: Whether it still has to get its partitions, where that can take for ever.
         ends: Asked by other connections: a client that fetches nothing hears of nothing new.
         limit_s: How long it may stand still.
     """
 
     def __init__(
-        self, standing: Callable[[], Sequence[Standing]], ends: Ends, *, limit_s: float = LIMIT_S
+        self,
+        standing: Callable[[], Sequence[Standing]],
+        ends: Ends,
+        *,
+        settling: Callable[[], Look] | None = None,
+        limit_s: float = LIMIT_S,
     ) -> None:
         self._standing = standing
+        self._settling = settling
         self._ends = ends
         self._watch = Watch(limit_s)
+
+    @classmethod
+    def of(cls, consumer: TransactionalConsumer, ends: Ends, *, limit_s: float = LIMIT_S) -> Self:
+        """Watches a transactional consumer, and whether it gets its partitions."""
+        return cls(consumer.standing, ends, settling=consumer.settling, limit_s=limit_s)
 
     async def run(self) -> None:
         """Looks every few seconds until cancelled, then lets go of its connections.
@@ -76,7 +88,10 @@ class ConsumerWatch:
         except LogError as error:
             log.warning("the log's ends are not known", error=str(error))
             return
-        stalled = self._watch.look(looks_of(self._standing(), ends), now_s)
+        looks = looks_of(self._standing(), ends)
+        if self._settling is not None:
+            looks["getting partitions"] = self._settling()
+        stalled = self._watch.look(looks, now_s)
         if stalled:
             raise StoodStill("; ".join(str(each) for each in stalled))
 

@@ -14,9 +14,11 @@ from functools import partial
 from penstock.incidents import AlertBook, name_of
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import TransactionalConsumer
+from penstock.kafka.ends import LogEnds
 from penstock.kafka.halts import HaltAlerts, Resumes
 from penstock.kafka.ports import Publisher
 from penstock.kafka.reader import LogReader, Start
+from penstock.kafka.watch import ConsumerWatch
 from penstock.records import Record
 from penstock.rpc.server import Server, Service
 from penstock.telemetry import logger
@@ -123,6 +125,8 @@ class Doors:
             log.info("serving", port=port)
             self._consuming = True
             parts.create_task(self._consumer.run())
+            ends = LogEnds(self._settings.kafka_bootstrap, self._topic("drift"))
+            parts.create_task(ConsumerWatch.of(self._consumer, ends).run())
             parts.create_task(self._self_test.run())
             parts.create_task(self._count())
             if self._forwarder is not None:

@@ -216,7 +216,7 @@ class App:
             self._consuming = parts.create_task(self._consumer.run())
             topic = self._topic("requests")
             ends = LogEnds(self._settings.kafka_bootstrap, topic)
-            watch = ConsumerWatch(self._consumer.standing, ends)
+            watch = ConsumerWatch.of(self._consumer, ends)
             self._opening.append(parts.create_task(watch.run()))
 
     async def _stop(self) -> None:

@@ -14,10 +14,12 @@ from functools import partial
 from penstock.errors import Unavailable
 from penstock.kafka.broker import KafkaBroker
 from penstock.kafka.consumer import TransactionalConsumer
+from penstock.kafka.ends import LogEnds
 from penstock.kafka.halts import HaltAlerts, Resumes
 from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader, Start
 from penstock.kafka.transactions import TransactionalPublisher
+from penstock.kafka.watch import ConsumerWatch
 from penstock.records import Record
 from penstock.rpc.server import Server, Service
 from penstock.settings import SettingsError
@@ -195,6 +197,8 @@ class _Service:
             self._collecting = parts.create_task(self._collector.run(stop))
             self._consuming = True
             parts.create_task(self._consumer.run())
+            ends = LogEnds(self._settings.kafka_bootstrap, self._topic("drift"))
+            parts.create_task(ConsumerWatch.of(self._consumer, ends).run())
             await self._server.set_ready(True)
             log.info("serving", port=port)
 

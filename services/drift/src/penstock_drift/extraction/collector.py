@@ -149,7 +149,7 @@ class Collector:
             for name in SOURCES:
                 consumer = self._consumers[name]
                 parts.create_task(consumer.run())
-                watch = ConsumerWatch(consumer.standing, self._ends[name])
+                watch = ConsumerWatch.of(consumer, self._ends[name])
                 parts.create_task(watch.run())
             parts.create_task(idle.run())
             parts.create_task(self._recount())

@@ -108,7 +108,7 @@ class PumpReplica:
         await self._pool.start(self._pump)
         self._tasks.append(asyncio.create_task(self._consumer.run()))
         self._tasks.append(asyncio.create_task(self._report()))
-        watch = ConsumerWatch(self._consumer.standing, LogEnds(bootstrap, topic))
+        watch = ConsumerWatch.of(self._consumer, LogEnds(bootstrap, topic))
         self._tasks.append(asyncio.create_task(watch.run()))
         collect_seldom()
         log.info("pump runs", bootstrap=bootstrap, rank=rank)

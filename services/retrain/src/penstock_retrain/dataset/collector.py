@@ -162,7 +162,7 @@ class Collector:
                 parts.create_task(consumer.run())
                 # On connections of its own: those that stopped hearing would not hear of that.
                 ends = LogEnds(self._config.bootstrap, self._topic(kind.topic))
-                parts.create_task(ConsumerWatch(consumer.standing, ends).run())
+                parts.create_task(ConsumerWatch.of(consumer, ends).run())
             if self._config.keep_days:
                 parts.create_task(self._expire())
             log.info("collecting", log=name, to=self._config.url)
