@@ -279,7 +279,7 @@ class KafkaMembership:
 
     async def leave(self) -> None:
         """See the port."""
-        await stop_consumer(self._consumer)
+        await stop_consumer(self._consumer, RELEASE_S)
 
 
 class KafkaOwnership:
