@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from examples.triage.story.account import AFTER, BEFORE, UNNOTICED, account, cla
 from examples.triage.story.chronicle import Chronicle
 from examples.triage.story.plot import Plot
 from examples.triage.story.recorded import ADAPTED, BASE, WORSE, recording
+from examples.triage.story.surroundings import surroundings
 from examples.triage.story.traffic import Asked
 from penstock.codec import encode
+from penstock.pricing import PriceTable
 from penstock.records import Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2, job_pb2, route_pb2
 from penstock_retrain.jobs.policy import parse_policy
@@ -238,3 +241,22 @@ def test_of_five_points_fewer_the_canary_may_be_in_doubt() -> None:
     made_badly, played_back = Plot(bad=True), Plot(bad=True, adapter=Path("adapters/some"))
     assert not all(each.holds for each in claims(made_badly, ended, doubt))
     assert all(each.holds for each in claims(played_back, ended, doubt))
+
+
+def test_stories_at_once_have_a_model_each(tmp_path: Path) -> None:
+    plots = [
+        Plot(seed=seed, model=f"triage-{seed}", rate=1, limit_s=20, adapter=Path("adapters/some"))
+        for seed in (1, 2)
+    ]
+    env = surroundings(plots, tmp_path)
+    routes = json.loads(Path(env["PENSTOCK_NATIVE_ROUTES"]).read_text())
+    assert [(route["model"], route["variants"][0]["name"]) for route in routes] == [
+        ("triage-1", "triage-1-base"),
+        ("triage-2", "triage-2-base"),
+    ]
+    assert {route["variants"][0]["base_model"] for route in routes} == {"triage"}
+    prices = PriceTable.parse(Path(env["PENSTOCK_COST_PRICES"]).read_text())
+    assert all(prices.at(plot.model, dt.datetime.now(dt.UTC)).training_usd for plot in plots)
+    assert env["PENSTOCK_RETRAIN_CONCURRENT_JOBS"] == "2"
+    answers = Path(env["PENSTOCK_INFERENCE_SCRIPTED_RECORDING"]).read_text().splitlines()
+    assert len(answers) == 40
