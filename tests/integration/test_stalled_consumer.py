@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer.fetcher import Fetcher
 
 from penstock.kafka import watch as watch_module
-from penstock.kafka.broker import KafkaBroker
+from penstock.kafka.broker import KafkaBroker, KafkaMembership
 from penstock.kafka.clients import stop_consumer
 from penstock.kafka.consumer import Delivery, TransactionalConsumer
 from penstock.kafka.ends import LogEnds
@@ -183,3 +183,15 @@ async def test_a_client_whose_fetcher_misses_its_end_is_ended(
         fetcher, client = consumer._fetcher, consumer._client
         await until(lambda: all(t.done() for t in (fetcher._fetch_task, *fetcher._pending_tasks)))
         assert not any(connection.connected() for connection in client._conns.values())
+
+
+async def test_a_consumer_whose_part_in_the_group_ends_joins_anew(kafka: KafkaServer) -> None:
+    async with consumed(kafka) as scene:
+        membership = scene.consumer._membership
+        assert isinstance(membership, KafkaMembership)
+        # Nothing of aiokafka says so: it goes on fetching, and never hears of a rebalance again.
+        membership._consumer._coordinator._coordination_task.cancel()
+        await until(lambda: scene.consumer._membership not in (membership, None))
+        await scene.write(b"after")
+        await until(lambda: scene.handler.seen == 21)
+        assert not scene.consuming.done()

@@ -364,3 +364,36 @@ async def test_it_says_when_it_waits_for_its_partitions(monkeypatch: pytest.Monk
     await consumer.stop(drain_s=0)
     await task
     assert not consumer.settling().due
+
+
+async def test_what_a_client_cancels_is_not_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, handler = MemoryBroker(partitions=1), Echo()
+    leave, died = MemoryMembership.leave, asyncio.Event()
+
+    async def die(self: MemoryMembership) -> None:
+        await leave(self)
+        if not died.is_set():
+            died.set()
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task  # as aiokafka awaits tasks that it cancelled
+
+    monkeypatch.setattr(MemoryMembership, "leave", die)
+    async with running(broker, handler) as consumer:
+        publish(broker, b"a")
+        await until(lambda: answers(broker)[b"a"] == 1)
+        broker.fail_next_commit = LogError("no broker")
+        publish(broker, b"b")
+        await until(lambda: answers(broker)[b"b"] == 1)
+        assert died.is_set()
+        assert not consumer.settling().due
+
+
+async def test_a_consumer_that_is_cancelled_ends() -> None:
+    broker = MemoryBroker(partitions=1)
+    consumer = TransactionalConsumer(broker, topic=INPUT, group="g", handler=Echo())
+    task = asyncio.create_task(consumer.run())
+    await until(lambda: not consumer.settling().due)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

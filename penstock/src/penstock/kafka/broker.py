@@ -25,6 +25,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 import penstock.kafka.tolerance  # noqa: F401 - one odd record must not stop every reader
+from penstock.kafka.cancellation import own_cancellation
 from penstock.kafka.clients import check_fetching, stop_consumer, stop_producer
 from penstock.kafka.ports import Fenced, LogError, Position, RebalanceListener
 from penstock.records import Outgoing, Partition, Record
@@ -300,24 +301,28 @@ class KafkaOwnership:
 
     async def commit(self, outputs: Sequence[Outgoing], next_offset: int, metadata: str) -> None:
         """See the port."""
-        producer = self._producer
         try:
-            # aiokafka looks for a lost coordinator without a bound of its own.
-            async with asyncio.timeout(COMMIT_S):
-                await producer.begin_transaction()
-                # Offsets only after the acknowledgements: while the broker adds the group to the
-                # transaction it cannot verify writes of the same transaction, and refuses them
-                # (NOT_ENOUGH_REPLICAS to clients this old) until a retry 100 ms later.
-                await send_batches(producer, outputs)
-                await producer.send_offsets_to_transaction(
-                    {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
-                )
-                await producer.commit_transaction()
+            with own_cancellation():
+                # aiokafka looks for a lost coordinator without a bound of its own.
+                async with asyncio.timeout(COMMIT_S):
+                    await self._write(outputs, next_offset, metadata)
         except ProducerFenced as error:
             raise Fenced(f"{self._tp} belongs to somebody else") from error
         except (KafkaError, IllegalOperation, AssertionError, TimeoutError) as error:
             # aiokafka asserts on its state machine after a fatal error.
             raise LogError(f"transaction for {self._tp} failed: {error!r}") from error
+
+    async def _write(self, outputs: Sequence[Outgoing], next_offset: int, metadata: str) -> None:
+        producer = self._producer
+        await producer.begin_transaction()
+        # Offsets only after the acknowledgements: while the broker adds the group to the
+        # transaction it cannot verify writes of the same transaction, and refuses them
+        # (NOT_ENOUGH_REPLICAS to clients this old) until a retry 100 ms later.
+        await send_batches(producer, outputs)
+        await producer.send_offsets_to_transaction(
+            {self._tp: OffsetAndMetadata(next_offset, metadata)}, self._group
+        )
+        await producer.commit_transaction()
 
     async def release(self) -> None:
         """See the port."""

@@ -25,13 +25,16 @@ END_S = 1.0  # for each part of one that did not stop by itself
 
 
 def check_fetching(consumer: AIOKafkaConsumer) -> None:
-    """Raises where nothing is fetched any more, though polls go on without an error.
+    """Raises where nothing comes any more, though polls go on without an error.
 
     Raises:
-        LogError: The task that fetches has ended: only another consumer will read on.
+        LogError: A task of the client has ended: only another consumer will read on.
     """
     if consumer._fetcher is not None and consumer._fetcher._fetch_task.done():
         raise LogError("aiokafka's fetching has ended")
+    coordination = getattr(consumer._coordinator, "_coordination_task", None)
+    if coordination is not None and coordination.done():
+        raise LogError("aiokafka's part in the group has ended")
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, limit_s: float = STOP_S) -> None:
@@ -72,6 +75,7 @@ async def bounded(closing: Coroutine[Any, Any, None], limit_s: float) -> None:
 
     Raises:
         TimeoutError: It goes on closing; says what it waits for.
+        LogError: A task that it waited for was cancelled, which is no cancellation of the caller.
         Exception: As it raised itself.
     """
     task = asyncio.create_task(closing)
@@ -83,6 +87,8 @@ async def bounded(closing: Coroutine[Any, Any, None], limit_s: float) -> None:
             task.add_done_callback(_heard)
     if not task.done():
         raise TimeoutError(f"not closed within {limit_s:g} s: {_place(task)}")
+    if task.cancelled():
+        raise LogError("what it waited for was cancelled")
     task.result()
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from penstock.failures import MAX_DEATHS
 from penstock.kafka import metrics
+from penstock.kafka.cancellation import own_cancellation
 from penstock.kafka.delivery import Delivery, Halts, Handler
 from penstock.kafka.limits import DeadLetterLimit
 from penstock.kafka.ports import Broker, LogError, Membership, Position
@@ -189,7 +190,8 @@ class TransactionalConsumer:
             while not self._stopping.is_set():
                 started = time.monotonic()
                 try:
-                    await self._consume()
+                    with own_cancellation():
+                        await self._consume()
                 except LogError as error:
                     healthy = time.monotonic() - started > HEALTHY_S
                     wait_s = REJOIN_S[0] if healthy else min(2 * wait_s, REJOIN_S[1])

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from penstock.kafka.broker import record_of
+from penstock.kafka.cancellation import own_cancellation
 from penstock.kafka.clients import check_fetching, stop_consumer
 from penstock.kafka.ports import LogError
 from penstock.records import Record
@@ -86,8 +87,9 @@ class LogReader:
                 auto_offset_reset="earliest",
             )
             try:
-                await consumer.start()
-                await self._read(consumer, on_record)
+                with own_cancellation():
+                    await consumer.start()
+                    await self._read(consumer, on_record)
             except (KafkaError, LogError) as error:
                 log.warning("reader waits for Kafka", topic=self._topic, error=repr(error))
                 await asyncio.sleep(RETRY_S)

@@ -228,7 +228,8 @@ class Worker:
             return
         try:
             async with asyncio.timeout(REVOKE_S):
-                await asyncio.shield(self._committer)
+                # Not awaited itself: were it cancelled, so would whoever parks seem to be.
+                await asyncio.wait([self._committer])
                 if not self.broken:
                     await self._commit(self.tracker.ready(BATCH_RECORDS, clean=True))
         except (LogError, TimeoutError) as error:

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from penstock.kafka.broker import record_of
+from penstock.kafka.cancellation import own_cancellation
 from penstock.kafka.clients import check_fetching, stop_consumer
 from penstock.kafka.ports import LogError
 from penstock.records import Record
@@ -88,8 +89,9 @@ class KafkaCursor:
         while True:
             try:
                 # A client may stand still without an error; a new one then goes on.
-                async with asyncio.timeout(STALLED_S):
-                    return await ask(await self._connected())
+                with own_cancellation():
+                    async with asyncio.timeout(STALLED_S):
+                        return await ask(await self._connected())
             except (KafkaError, LogError, TimeoutError) as error:
                 log.warning("a join waits for Kafka", topic=self._tp.topic, error=repr(error))
                 await self.close()
