@@ -1,6 +1,6 @@
 """Tells a cancellation that somebody asked for from one that a client of Kafka let through.
 
-aiokafka cancels tasks of its own and awaits them in its callers' (`Fetcher.close` does while brokers
+aiokafka cancels tasks of its own and awaits them in its caller's (`Fetcher.close`, while brokers
 are away). That looks like the caller's cancellation, and a task that ends so ends in silence: a
 task group takes a cancelled task for one that was to go.
 """
