@@ -13,6 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import NodeNotReadyError
 
 from penstock.kafka import watch as watch_module
 from penstock.kafka.broker import KafkaBroker, KafkaMembership
@@ -195,3 +196,24 @@ async def test_a_consumer_whose_part_in_the_group_ends_joins_anew(kafka: KafkaSe
         await scene.write(b"after")
         await until(lambda: scene.handler.seen == 21)
         assert not scene.consuming.done()
+
+
+async def test_closing_a_client_without_a_broker_cancels_nobody(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with consumed(kafka) as scene:
+        consumer = AIOKafkaConsumer(scene.topic, bootstrap_servers=kafka.bootstrap)
+        await consumer.start()
+        client, asked = consumer._client, asyncio.Event()
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            asked.set()
+            raise NodeNotReadyError
+
+        consumer._fetcher._retry_backoff = 3600
+        monkeypatch.setattr(client, "send", refuse)
+        async with asyncio.timeout(60):
+            await asked.wait()
+            await asyncio.sleep(0.1)  # its requests wait to be sent again
+            await stop_consumer(consumer)
+        assert consumer._fetcher._fetch_task.done()

@@ -1,8 +1,8 @@
 """Tells a cancellation that somebody asked for from one that a client of Kafka let through.
 
-aiokafka cancels tasks of its own and awaits them in others. What comes of it looks like the
-caller's cancellation, and a task that ends so ends in silence: a task group takes a cancelled task
-for one that was to go.
+aiokafka cancels tasks of its own and awaits them in its caller's (`Fetcher.close`, while brokers
+are away). That looks like the caller's cancellation, and a task that ends so ends in silence: a
+task group takes a cancelled task for one that was to go.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Ends aiokafka's clients: within a bound, whatever their own tasks wait for or died of.
 
 Left alone, a client that stops waits for its tasks and for its connections to close, and both may
-wait for a broker that is away. Whoever waits for it waits as long: a rebalance, a whole service.
+wait for a broker that is away; and it passes on that it cancelled some of its tasks. Whoever stops
+it would wait as long, or seem to be cancelled: a rebalance, a whole service.
 """
 
 from __future__ import annotations
