@@ -38,7 +38,7 @@ KINDS: Mapping[str, Sequence[str]] = {
 }
 USUAL = "drift,control,bad"
 # A control is as long as what it is compared with.
-RECORDED = ("--adapter", str(ADAPTER), "--rate", "50", "--quiet-s", "30", "--limit-s", "480")
+RECORDED = ("--adapter", str(ADAPTER), "--rate", "30", "--quiet-s", "40", "--limit-s", "480")
 RECORDED_KINDS = {**KINDS, "control": ("--no-change", "--limit-s", "240")}
 # So many stories share a stack, each of a model of its own; one in which retrain dies has its own.
 AT_ONCE = 6

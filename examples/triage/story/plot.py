@@ -16,6 +16,8 @@ __all__ = ["STAGES", "Plot", "Question"]
 # Of a job, by their states.
 STAGES = ("dataset", "training", "evaluating", "registering", "shadow", "canary")
 HERE = Path(__file__).parent
+# What the engines' model is called, whatever the name is that tickets are asked of.
+BASE = "triage"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Plot:
     limit_s: float = 600.0
     kill: str = ""
     adapter: Path | None = None
-    model: str = "triage"
+    model: str = BASE
 
     @property
     def champion(self) -> str:
@@ -81,7 +83,8 @@ class Plot:
         if self.bad:
             made |= _read("retrain-bad.yaml")
         if self.adapter is not None:
-            made["training"] = {"method": "imported", "imported": {"adapter": self.adapter.name}}
+            imported = {"adapter": self.adapter.name}
+            made["training"] = {"method": "imported", "imported": imported, "base_model": BASE}
         return made
 
     @property
