@@ -161,7 +161,7 @@ bench-loop: setup ## Tell the whole story, a control and a bad candidate, each t
 TIMES ?= 30
 
 .PHONY: bench-loop-recorded
-bench-loop-recorded: setup ## The same thirty times with answers that are played back: 80 minutes, goes on where it was (TIMES=3)
+bench-loop-recorded: setup ## The same thirty times with answers that are played back: 2.5 hours, goes on where it was (TIMES=3)
 	@$(BIN)/python -m bench.loop --recorded --seeds $$(seq -s, 1 $(TIMES))
 
 .PHONY: bench-loop-killed

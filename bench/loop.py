@@ -4,8 +4,8 @@ Usage: python -m bench.loop [--recorded] [--kinds drift,control,bad] [--seeds 1,
 
 Each story has a stack of its own with vLLM and a real training (examples/triage/story), ten minutes
 at most. With `--recorded` the scripted engine plays answers back that are right as often, an
-adapter that is trained once takes each training's place, and six stories, each of a model of its
-own, share a stack for five minutes. What was told lies in results/loop.json, story by story, and is
+adapter that is trained once takes each training's place, and three stories, each of a model of
+its own, share a stack for five minutes. What was told lies in results/loop.json, story by story, and is
 not told again unless `--fresh` is given. LOOP.md is written on the way. Exit code 1 where a claim
 does not hold.
 """
@@ -41,7 +41,7 @@ USUAL = "drift,control,bad"
 RECORDED = ("--adapter", str(ADAPTER), "--rate", "30", "--quiet-s", "40", "--limit-s", "480")
 RECORDED_KINDS = {**KINDS, "control": ("--no-change", "--limit-s", "240")}
 # So many stories share a stack, each of a model of its own; one in which retrain dies has its own.
-AT_ONCE = 6
+AT_ONCE = 3
 ABOUT = {
     "drift": "The rule for priorities changes: a better version has to come.",
     "control": "Nothing changes for as long: nothing may happen.",

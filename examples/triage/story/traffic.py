@@ -25,7 +25,7 @@ from penstock.v1.inference_service_pb2_grpc import InferenceStub
 __all__ = ["Asked", "HelpDesk"]
 
 STEP_S = 0.05  # tickets of so long are published together
-OPINIONS = 8  # calls at a time that send feedback
+OPINIONS = 16  # calls at a time that send feedback
 
 
 @dataclasses.dataclass(slots=True)
