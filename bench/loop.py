@@ -4,8 +4,8 @@ Usage: python -m bench.loop [--recorded] [--kinds drift,control,bad] [--seeds 1,
 
 Each story has a stack of its own with vLLM and a real training (examples/triage/story), ten minutes
 at most. With `--recorded` the scripted engine plays answers back that are right as often, an
-adapter that is trained once takes each training's place, and three stories, each of a model of
-its own, share a stack for five minutes. What was told lies in results/loop.json, story by story, and is
+adapter that is trained once takes each training's place, and three stories, each of a model of its
+own, share a stack for five minutes. What was told lies in results/loop.json, story by story, and is
 not told again unless `--fresh` is given. LOOP.md is written on the way. Exit code 1 where a claim
 does not hold.
 """
