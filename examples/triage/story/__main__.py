@@ -42,8 +42,8 @@ def main() -> None:
     %(prog)s --bad
   answers are played back, and an adapter is there already:
     %(prog)s --adapter adapters/triage-new-rule-1 --rate 100 --quiet-s 20
-  six of those at once, each of a model and a seed of its own:
-    %(prog)s --adapter adapters/triage-new-rule-1 --rate 50 --at-once 6
+  three of those at once, each of a model and a seed of its own:
+    %(prog)s --adapter adapters/triage-new-rule-1 --rate 30 --quiet-s 40 --at-once 3
   the service dies while it trains:
     %(prog)s --kill training
   nothing changes, and nothing may happen:
