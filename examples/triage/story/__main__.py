@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,21 @@ SERVICES = ("kafka", "ingest", "inference", "cost", "drift", "retrain")
 
 
 def main() -> None:
-    """Reads the command line, tells the story, and says what it has come to."""
+    """Reads the command line, tells the stories, and says what they have come to."""
+    asked = _asked()
+    stories = _tell(asked, _plots(asked))
+    for told in stories:
+        account = told.account
+        for table in (phases_table(account), times_table(account), claims_table(told.claims)):
+            Console().print(table)
+    if asked.json_out:
+        figures = [_figures(told) for told in stories]
+        asked.json_out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if not all(claim.holds for told in stories for claim in told.claims):
+        sys.exit(1)
+
+
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.triage.story",
         description=__doc__.split("\n\n")[0],
@@ -63,9 +78,16 @@ def main() -> None:
     add("--json-out", type=Path, help="where the figures go, as JSON")
     add("--keep-logs", type=Path, help="a directory for the services' logs")
     asked = parser.parse_args()
+    if asked.at_once < 1:
+        parser.error("--at-once: one story at least")
     if asked.at_once > 1 and (asked.adapter is None or asked.kill):
         parser.error("--at-once: stories share a stack with --adapter and without --kill only")
-    plots = [
+    return asked
+
+
+def _plots(asked: argparse.Namespace) -> list[Plot]:
+    """A story for each seed; several have a model each."""
+    return [
         Plot(
             bad=asked.bad,
             changes=not asked.no_change,
@@ -79,28 +101,19 @@ def main() -> None:
         )
         for number in range(asked.at_once)
     ]
+
+
+def _tell(asked: argparse.Namespace, plots: Sequence[Plot]) -> list[Told]:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="penstock-story-") as home:
         engine = "the scripted engine" if asked.adapter else "vLLM"
         console.print(f"starting a stack of its own: Kafka, {engine} and five services")
         with Stack.ephemeral(SERVICES, surroundings(plots, Path(home))) as stack:
             try:
-                stories = asyncio.run(tell(plots, stack, console))
+                return asyncio.run(tell(plots, stack, console))
             finally:
                 if asked.keep_logs:
                     _keep(stack, asked.keep_logs)
-    for told in stories:
-        for table in (
-            phases_table(told.account),
-            times_table(told.account),
-            claims_table(told.claims),
-        ):
-            Console().print(table)
-    if asked.json_out:
-        figures = [_figures(told) for told in stories]
-        asked.json_out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if not all(claim.holds for told in stories for claim in told.claims):
-        sys.exit(1)
 
 
 def _figures(told: Told) -> dict[str, Any]:
