@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.drift.contestants import BANK, contestants, prepared
+from bench.drift.contestants import BANK, Bank, contestants, prepared
 from bench.drift.learners import LEARNERS
-from bench.drift.matching import Changed, Quiet, compare, first_alarm
+from bench.drift.matching import Changed, Delays, Quiet, compare, delays, first_alarm
 from bench.drift.streams import SCENARIOS, Scenario, changed, quiet
 
 __all__ = ["ALL", "CACHE", "TARGET", "arrays", "compared", "defaults", "forget"]
@@ -89,14 +89,33 @@ def compared(
     if not left:
         return
     streams, changes = arrays(scenario)
+    bank = Bank(scenario)
+    known = done.get(BANK) or _measured(scenario, bank, streams, changes, None, say)
+    yield BANK, known
+    # Every other is compared with the bank on the very same runs.
+    against = {name: delays(bank, known["setting"], each) for name, each in changes.items()}
     for name, who in left.items():
-        started = time.process_time()
-        found = compare(who, *shown(name, scenario, streams, changes), TARGET)
-        found["cpu_s"] = round(time.process_time() - started, 1)
-        say(f"{scenario.name}, {name}: {found.get('arl') or 0:,.0f} values to a false alarm, "
-            f"{ {c: e['median'] for c, e in found.get('changes', {}).items()} }, "
-            f"{found['cpu_s']} s")  # fmt: skip
-        yield name, found
+        if name != BANK:
+            yield name, _measured(scenario, who, streams, changes, against, say)
+
+
+def _measured(
+    scenario: Scenario,
+    who: Any,
+    streams: Quiet,
+    changes: Mapping[str, Changed],
+    against: Mapping[str, Delays] | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    started = time.process_time()
+    found = compare(who, *shown(who.name, scenario, streams, changes), TARGET, against)
+    found["cpu_s"] = round(time.process_time() - started, 1)
+    medians = {change: each["median"] for change, each in found.get("changes", {}).items()}
+    say(
+        f"{scenario.name}, {who.name}: {found.get('arl') or 0:,.0f} values to a false alarm, "
+        f"{medians}, {found['cpu_s']} s"
+    )
+    return found
 
 
 def defaults(say: Callable[[str], None]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ OF_NUMBERS = ("page_hinkley", "seed", "stepd")
 OF_EVENTS = ("ddm", "eddm", "fhddm", "hddm_a", "hddm_w")
 # Quiet streams of either half, and runs, that contestants are shown which are run one by one.
 SHOWN: Mapping[str, tuple[int, int]] = {"kswin": (6, 20), "hddm_a": (12, 40), "hddm_w": (12, 40)}
-ONE_BY_ONE = (30, 100)
+ONE_BY_ONE = (60, 200)
 TITLES = {
     "adwin": "ADWIN", "adwin_spread": "ADWIN of spread", "page_hinkley": "PageHinkley",
     "kswin": "KSWIN", "seed": "SEED", "stepd": "STEPD", "ddm": "DDM", "eddm": "EDDM",

@@ -26,7 +26,7 @@ __all__ = ["LEARNERS"]
 BURN_IN = 1000
 # Examples over which a change comes. River's sigmoid overflows on a much narrower one.
 WIDTHS = {"abrupt": 30, "gradual": 500}
-SIZES = Sizes(streams=60, length=10_000, runs=40, patience=2000)
+SIZES = Sizes(streams=200, length=10_000, runs=100, patience=2000)
 # LED has 24 features, and costs four times as much.
 SHARES = {"LED": 0.5}
 

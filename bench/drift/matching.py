@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "Changed", "Contestant", "Dialled", "Quiet", "Scored", "arl", "compare", "first_alarm",
-    "first_alarms", "tuned",
+    "Changed", "Contestant", "Delays", "Dialled", "Quiet", "Scored", "arl", "compare", "delays",
+    "first_alarm", "first_alarms", "ratio_interval", "tuned",
 ]  # fmt: skip
 
 Values = npt.NDArray[Any]
+# Values from a change to the alarm, by run; infinite of a miss, NaN where one came before it.
+Delays = npt.NDArray[np.float64]
 # Scores closer than this are taken for one: thresholds need no more.
 GRAIN = 1e-3
 STEPS = 8
@@ -227,66 +229,110 @@ def _tuned_dial(quiet: Callable[[float], bool], lenient: float, strict: float) -
 
 
 def compare(
-    who: Any, quiet: Quiet, changes: Mapping[str, Changed], target: float
+    who: Any,
+    quiet: Quiet,
+    changes: Mapping[str, Changed],
+    target: float,
+    against: Mapping[str, Delays] | None = None,
 ) -> dict[str, Any]:
     """What is said of one contestant on one scenario: JSON.
 
     The setting is tuned on the first half of the quiet streams; the mean time to a false alarm and
-    the delays are of the others.
+    the delays are of the others. `against`: see `reported`.
     """
     setting = tuned(who, quiet.half(second=False, most=who.streams), target)
     found: dict[str, Any] = {"family": who.family, "setting": setting}
     if setting is None:
         return found
-    return found | reported(who, quiet, changes, setting)
+    return found | reported(who, quiet, changes, setting, against)
 
 
 def reported(
-    who: Any, quiet: Quiet, changes: Mapping[str, Changed], setting: float
+    who: Any,
+    quiet: Quiet,
+    changes: Mapping[str, Changed],
+    setting: float,
+    against: Mapping[str, Delays] | None = None,
 ) -> dict[str, Any]:
-    """The mean time to a false alarm and the delays, at a setting."""
+    """The mean time to a false alarm and the delays, at a setting.
+
+    Args:
+        who: The contestant.
+        quiet: Streams without a change; those of the second half are looked at.
+        changes: Streams with one.
+        setting: Its threshold, or where its dial stands.
+        against: Another's delays on the same runs, by change: how many times as long it takes is
+            told with its interval.
+    """
     rest = quiet.half(second=True, most=who.streams)
-    times = [
-        first_alarm(who, setting, *row) for row in zip(rest.baseline, rest.values, strict=True)
-    ]
+    times = first_alarms(who, setting, rest.baseline, rest.values)
     length = rest.values.shape[1]
     low, high = arl_interval(times, length)
-    return {
+    found = {
         "streams": len(times),
         "alarms": sum(time is not None for time in times),
         "arl": _finite(arl(times, length)),
         "arl_low": _finite(low),
         "arl_high": _finite(high),
-        "changes": {
-            name: _delays(who, setting, change.some(who.runs)) for name, change in changes.items()
-        },
+        "changes": {},
     }
+    for name, change in changes.items():
+        own = delays(who, setting, change.some(who.runs))
+        found["changes"][name] = _summary(own)
+        if against is not None:
+            interval = ratio_interval(against[name][: len(own)], own)
+            found["changes"][name]["behind"] = [_finite(each) for each in interval]
+    return found
 
 
-def _delays(who: Any, setting: float, change: Changed) -> dict[str, Any]:
-    delays: list[float] = []
-    early = 0
+def delays(who: Any, setting: float, change: Changed) -> Delays:
+    """Of each run the values from its change to the first alarm."""
     times = first_alarms(who, setting, change.baseline, change.values)
-    for time, place in zip(times, change.places, strict=True):
-        if time is not None and time <= place:
-            early += 1
-        else:
-            delays.append(math.inf if time is None else time - int(place))
-    missed = sum(math.isinf(delay) for delay in delays)
+    found = np.array([math.inf if time is None else time for time in times]) - change.places
+    return np.where(found <= 0, math.nan, found)
+
+
+def ratio_interval(ours: Delays, theirs: Delays) -> tuple[float, float]:
+    """The 95 % interval of median over median, of the same runs: by bootstrap over runs.
+
+    Runs in which either alarmed before the change are left out.
+    """
+    both = ~(np.isnan(ours) | np.isnan(theirs))
+    if not both.any():
+        return 0.0, math.inf
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(both.sum(), size=(RESAMPLES, both.sum()))
+    medians = [_middle(each[both][drawn]) for each in (ours, theirs)]
+    with np.errstate(invalid="ignore"):
+        ratios = medians[0] / medians[1]
+    # Where both miss most changes, neither is behind.
+    ratios = np.where(np.isnan(ratios), 1.0, ratios)
+    low, high = np.quantile(ratios, (0.025, 0.975), method="inverted_cdf")
+    return float(low), float(high)
+
+
+def _middle(rows: Delays) -> Delays:
+    """Each row's median, as `_quantile` has it; a mean of two would not do with misses."""
+    return np.sort(rows, axis=1)[:, math.ceil(0.5 * rows.shape[1]) - 1]
+
+
+def _summary(found: Delays) -> dict[str, Any]:
+    late = found[~np.isnan(found)].tolist()
     return {
-        "runs": len(delays),
-        "early": early,
-        "missed": missed,
-        "median": _quantile(delays, 0.5),
-        "p95": _quantile(delays, 0.95),
+        "runs": len(late),
+        "early": len(found) - len(late),
+        "missed": sum(math.isinf(delay) for delay in late),
+        "median": _quantile(late, 0.5),
+        "p95": _quantile(late, 0.95),
     }
 
 
-def _quantile(delays: Sequence[float], share: float) -> float | None:
+def _quantile(late: Sequence[float], share: float) -> int | None:
     """Of the sorted delays, misses last; None where it is a miss, or there are none."""
-    if not delays:
+    if not late:
         return None
-    return _finite(sorted(delays)[min(len(delays) - 1, math.ceil(share * len(delays)) - 1)])
+    found = sorted(late)[min(len(late) - 1, math.ceil(share * len(late)) - 1)]
+    return int(found) if math.isfinite(found) else None
 
 
 def _finite(value: float) -> float | None:

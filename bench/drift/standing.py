@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from bench.drift.contestants import BANK
 
-__all__ = ["LEAST_ARL", "Standing", "standings"]
+__all__ = ["BEHIND", "LEAST_ARL", "Standing", "standings"]
 
 # A single detector counts if its measured mean time to a false alarm is not below this part of the
 # bank's: a lower one would have its delays for nothing. Measured on few streams, it varies.
 LEAST_ARL = 0.8
 MOST_MISSED = 0.05
+# How many times as long is too long.
+BEHIND = 1.1
 
 
 class Standing(NamedTuple):
@@ -27,6 +29,9 @@ class Standing(NamedTuple):
         best: The quickest single detector.
         best_delay: Its median delay.
         best_arl: Its mean time to a false alarm.
+        interval: The 95 % interval of the ratio, of the same runs; None where it was not measured.
+        behind: The single detectors that the bank is more than a tenth behind beyond chance: the
+            whole interval lies above.
     """
 
     scenario: str
@@ -36,6 +41,8 @@ class Standing(NamedTuple):
     best: str
     best_delay: float
     best_arl: float
+    interval: tuple[float, float] | None
+    behind: tuple[str, ...]
 
     @property
     def ratio(self) -> float:
@@ -57,19 +64,40 @@ def standings(table: Mapping[str, Mapping[str, Any]], family: str = "") -> list[
             continue
         for change, own in bank["changes"].items():
             others = {
-                name: row["changes"][change]["median"]
+                name: row
                 for name, row in rows.items()
                 if name != BANK and family in ("", row["family"]) and _counts(row, bank, change)
             }
             if others:
-                best = min(others, key=lambda name: others[name])
-                delay = math.inf if own["median"] is None else own["median"]
-                found.append(
-                    Standing(
-                        scenario, change, delay, _arl(bank), best, others[best], _arl(rows[best])
-                    )
-                )
+                found.append(_standing(scenario, change, bank, others))
     return found
+
+
+def _standing(
+    scenario: str, change: str, bank: Mapping[str, Any], others: Mapping[str, Any]
+) -> Standing:
+    delays = {name: row["changes"][change]["median"] for name, row in others.items()}
+    intervals = {name: _interval(row["changes"][change]) for name, row in others.items()}
+    best = min(delays, key=lambda name: delays[name])
+    own = bank["changes"][change]["median"]
+    return Standing(
+        scenario,
+        change,
+        math.inf if own is None else own,
+        _arl(bank),
+        best,
+        delays[best],
+        _arl(others[best]),
+        intervals[best],
+        tuple(name for name, each in intervals.items() if each and each[0] > BEHIND),
+    )
+
+
+def _interval(found: Mapping[str, Any]) -> tuple[float, float] | None:
+    if "behind" not in found:
+        return None
+    low, high = (math.inf if each is None else each for each in found["behind"])
+    return low, high
 
 
 def _counts(row: Mapping[str, Any], bank: Mapping[str, Any], change: str) -> bool:

@@ -18,7 +18,16 @@ from bench.drift.annotated import marked, series
 from bench.drift.contestants import BANK, contestants, prepared
 from bench.drift.fleet import fleet
 from bench.drift.learners import LEARNERS
-from bench.drift.matching import Changed, Quiet, arl, arl_interval, compare, first_alarm, tuned
+from bench.drift.matching import (
+    Changed,
+    Quiet,
+    arl,
+    arl_interval,
+    compare,
+    first_alarm,
+    ratio_interval,
+    tuned,
+)
 from bench.drift.standing import standings
 from bench.drift.streams import SCENARIOS, Sizes
 
@@ -88,6 +97,39 @@ def test_a_delay_counts_from_the_change_and_an_alarm_before_it_is_none() -> None
     found = compare(Fixed(), quiet, {"c": change}, 200)["changes"]["c"]
     # The first value after the change is found after one; one of three is a miss.
     assert found == {"runs": 3, "early": 1, "missed": 1, "median": 10, "p95": None}
+
+
+def test_a_ratio_of_the_same_runs_knows_that_they_are_the_same() -> None:
+    rng = np.random.default_rng(2)
+    theirs = rng.exponential(100.0, 200)
+    low, high = ratio_interval(1.2 * theirs, theirs)
+    # Whatever the runs vary by, it is the same for both.
+    assert low == pytest.approx(1.2) == high
+    low, high = ratio_interval(1.2 * rng.permutation(theirs), theirs)
+    assert low < 1.1 < 1.3 < high
+
+
+def test_runs_with_an_alarm_before_the_change_say_nothing_of_a_ratio_and_misses_are_long() -> None:
+    ours = np.array([10.0, math.nan, 10.0, 10.0])
+    theirs = np.array([5.0, 1.0, 5.0, math.nan])
+    assert ratio_interval(ours, theirs) == (2.0, 2.0)
+    missed = np.full(4, math.inf)
+    assert ratio_interval(missed, theirs) == (math.inf, math.inf)
+    assert ratio_interval(missed, missed) == (1.0, 1.0)
+    assert ratio_interval(np.full(4, math.nan), theirs) == (0.0, math.inf)
+
+
+def test_a_contestant_is_compared_with_another_on_its_runs() -> None:
+    values = np.zeros((20, 100))
+    values[:, 59] = 1.0
+    change = Changed(np.zeros((20, 4)), values, np.full(20, 50))
+    quiet = Quiet(np.zeros((4, 4)), np.zeros((4, 100)))
+
+    class Fixed(Level):
+        fixed, runs = 1.0, 10
+
+    found = compare(Fixed(), quiet, {"c": change}, 200, {"c": np.full(20, 15.0)})
+    assert found["changes"]["c"]["behind"] == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("name", [*SCENARIOS, "stagger"])
@@ -170,8 +212,18 @@ def test_the_best_single_detector_has_to_be_as_quiet_and_to_find_what_it_claims(
     }
     (found,) = standings(table)
     assert (found.best, found.ratio) == ("good", 1.25)
+    assert (found.interval, found.behind) == (None, ())
     (found,) = standings(table, "River")
     assert (found.best, found.best_arl) == ("slow", math.inf)
+
+
+def test_the_bank_is_surely_behind_where_the_whole_interval_says_so() -> None:
+    table = {"s": {BANK: row(10_000, 50), "best": row(9_000, 40), "other": row(9_000, 42)}}
+    table["s"]["best"]["changes"]["c"]["behind"] = [1.05, 1.4]
+    table["s"]["other"]["changes"]["c"]["behind"] = [1.12, None]
+    (found,) = standings(table)
+    assert (found.best, found.interval) == ("best", (1.05, 1.4))
+    assert found.behind == ("other",)
 
 
 def test_changes_are_those_that_half_of_the_annotators_marked() -> None:
