@@ -84,7 +84,7 @@ class Plot:
             made |= _read("retrain-bad.yaml")
         if self.adapter is not None:
             imported = {"adapter": self.adapter.name}
-            made["training"] = {"method": "imported", "imported": imported, "base_model": BASE}
+            made["training"] = {"method": "imported", "imported": imported}
         return made
 
     @property

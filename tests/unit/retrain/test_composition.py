@@ -15,5 +15,5 @@ def test_nothing_is_left_out(tmp_path: Path) -> None:
         {"work_dir": tmp_path, "collected_url": str(tmp_path)}
     )
     nobody: Any = None  # putting stages together asks nobody anything
-    stages = compose_stages(Parts(settings, nobody, nobody, nobody, nobody))
+    stages = compose_stages(Parts(settings, nobody, nobody, nobody, nobody, nobody))
     assert set(stages) == set(STAGES)

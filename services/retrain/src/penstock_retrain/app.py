@@ -39,6 +39,7 @@ from penstock_retrain.jobs.news import News
 from penstock_retrain.jobs.opening import Opening
 from penstock_retrain.jobs.outbox import Entry, Outbox
 from penstock_retrain.jobs.policy import PolicyError, parse_policy
+from penstock_retrain.jobs.route_plan import base_of
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.runner import Runner
@@ -124,7 +125,9 @@ class _Service:
         desk = SqlDesk(self._store, self._outbox, self._view, self.moved)
         self._collector = _collector(settings)
         self._collecting: asyncio.Task[None] | None = None
-        stages = compose(Parts(settings, desk, self._registry, key, self._collector))
+        stages = compose(
+            Parts(settings, desk, self._registry, key, self._collector, self._serving)
+        )
         self._runner = Runner(
             self._store,
             stages,
@@ -246,6 +249,10 @@ class _Service:
         return RolloutsServicer(
             self._store, opening, self._registry, lineage, self._feed, self.moved
         )
+
+    def _serving(self, model: str) -> str:
+        route = self._view.held(model)
+        return base_of(route) if route is not None else ""
 
     def _topic(self, name: str) -> str:
         return topic_of(name).full_name(self._settings.topic_prefix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from penstock.kafka.log_id import log_id
@@ -44,6 +44,7 @@ class Parts:
         registry: Versions and aliases.
         key: Signs manifests.
         collector: Brings what is on the log into files.
+        serving: The engine's model that serves a model's champion now; empty where none does.
     """
 
     settings: RetrainSettings
@@ -51,6 +52,7 @@ class Parts:
     registry: Registry
     key: SigningKey
     collector: Settling
+    serving: Callable[[str], str]
 
     def topic(self, name: str) -> str:
         """A topic's full name."""
@@ -62,7 +64,7 @@ def compose_stages(parts: Parts) -> Mapping[JobState, Stage]:
     log = _canary_log(parts)
     return {
         JobState.DATASET: _dataset(parts),
-        JobState.TRAINING: _training(parts.settings),
+        JobState.TRAINING: _training(parts),
         JobState.EVALUATING: _gates(parts),
         JobState.REGISTERING: _registering(parts),
         JobState.SHADOW: ShadowStage(parts.desk, log),
@@ -82,7 +84,8 @@ def _dataset(parts: Parts) -> Stage:
     )
 
 
-def _training(settings: RetrainSettings) -> Stage:
+def _training(parts: Parts) -> Stage:
+    settings = parts.settings
     resources = Resources(
         settings.ray_address,
         settings.training_cpus,
@@ -91,7 +94,9 @@ def _training(settings: RetrainSettings) -> Stage:
         settings.training_retries,
     )
     folder = settings.work_dir / "training"
-    return TrainingStage(folder, resources, _bases(settings), settings.imports_dir)
+    return TrainingStage(
+        folder, resources, _bases(settings), settings.imports_dir, parts.serving
+    )
 
 
 def _bases(settings: RetrainSettings) -> Bases:

@@ -75,6 +75,23 @@ def test_a_base_is_an_engines_model_or_a_version(
 
 
 @pytest.mark.parametrize(
+    ("policy", "serving", "base"),
+    [
+        ("", "triage-v3", "triage-v3"),
+        ("training: {base_model: triage}", "triage-v3", "triage"),
+        ("", "", "triage"),  # no route yet: the model's own name
+    ],
+)
+def test_without_a_word_in_the_policy_what_serves_the_champion_is_changed(
+    stage: TrainingStage, tmp_path: Path, policy: str, serving: str, base: str
+) -> None:
+    asking = TrainingStage(
+        stage._folder, stage._resources, stage._bases, serving={"triage": serving}.__getitem__
+    )
+    assert asking._request(job(policy)).base_model == base
+
+
+@pytest.mark.parametrize(
     ("policy", "dataset", "message"),
     [
         ("training: {method: qlora}", DATASET, r"the policy: training\.method"),

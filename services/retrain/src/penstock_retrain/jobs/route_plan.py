@@ -11,7 +11,7 @@ from penstock.routing import check_route
 from penstock.v1 import route_pb2
 from penstock_retrain.jobs.stages import Candidate, RouteChange, RouteChangeKind, StageBroken
 
-__all__ = ["champion_of", "changed", "percent_of", "rebased", "shadow_of", "taken_away"]
+__all__ = ["base_of", "champion_of", "changed", "percent_of", "rebased", "shadow_of", "taken_away"]
 
 WHOLE = 10_000
 _CHAMPION = route_pb2.STAGE_CHAMPION
@@ -86,6 +86,11 @@ def rebased(
 def champion_of(route: route_pb2.Route) -> str:
     """The champion's name; empty where the route has none."""
     return next((v.name for v in route.variants if v.stage == _CHAMPION), "")
+
+
+def base_of(route: route_pb2.Route) -> str:
+    """The engine's model that the champion answers with; empty where the route has none."""
+    return next((v.base_model for v in route.variants if v.stage == _CHAMPION), "")
 
 
 def percent_of(route: route_pb2.Route, name: str) -> float:

@@ -130,7 +130,8 @@ class TrainingPolicy(_Part):
 
     Attributes:
         method: How weights are changed.
-        base_model: The engine's model that is changed; empty takes the job's model's name.
+        base_model: The engine's model that is changed; empty takes the one that the champion of the
+            job's model answers with, or where it has no route the job's model's name.
         epochs: Passes over the training rows.
         max_steps: Optimiser steps at most; None for as many as the epochs have.
         batch_size: Rows per optimiser step.

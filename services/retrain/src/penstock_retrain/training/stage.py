@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,22 @@ class TrainingStage:
         resources: What a training may use.
         bases: Where base models are.
         imports: Where adapters are that were trained elsewhere; None takes none in.
+        serving: The engine's model that serves a model's champion now; empty where none does.
     """
 
     def __init__(
-        self, folder: Path, resources: Resources, bases: Bases, imports: Path | None = None
+        self,
+        folder: Path,
+        resources: Resources,
+        bases: Bases,
+        imports: Path | None = None,
+        serving: Callable[[str], str] = lambda model: "",
     ) -> None:
         self._folder = folder
         self._resources = resources
         self._bases = bases
         self._imports = imports
+        self._serving = serving
 
     async def run(self, job: Job, progress: Report) -> StageResult:
         """See `penstock_retrain.jobs.stages.Stage`."""
@@ -117,7 +125,7 @@ class TrainingStage:
 
     def _request(self, job: Job) -> TrainingRequest:
         policy = TrainingPolicy.of(parse_policy(job.policy).training)
-        base_model = policy.base_model or job.model
+        base_model = policy.base_model or self._serving(job.model) or job.model
         try:
             base_path = self._bases.find(base_model)
         except NoBaseModel as error:
