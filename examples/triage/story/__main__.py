@@ -34,10 +34,13 @@ def main() -> None:
     """Reads the command line, tells the stories, and says what they have come to."""
     asked = _asked()
     stories = _tell(asked, _plots(asked))
+    console = Console()
     for told in stories:
         account = told.account
+        if len(stories) > 1:
+            console.rule(told.plot.model)
         for table in (phases_table(account), times_table(account), claims_table(told.claims)):
-            Console().print(table)
+            console.print(table)
     if asked.json_out:
         figures = [_figures(told) for told in stories]
         asked.json_out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
