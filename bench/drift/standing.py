@@ -62,7 +62,7 @@ def standings(table: Mapping[str, Mapping[str, Any]], family: str = "") -> list[
         bank = rows.get(BANK)
         if bank is None or bank["setting"] is None:
             continue
-        for change, own in bank["changes"].items():
+        for change in bank["changes"]:
             others = {
                 name: row
                 for name, row in rows.items()

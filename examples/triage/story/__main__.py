@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from examples.triage.story.plot import STAGES, Plot
+from examples.triage.story.plot import RAY, STAGES, Plot
 from examples.triage.story.surroundings import surroundings
 from examples.triage.story.telling import Told, tell
 from examples.triage.story.view import phases_table, times_table
@@ -76,13 +76,15 @@ def _asked() -> argparse.Namespace:
     add("--rate", type=float, default=Plot.rate, help="tickets a second (default: %(default)s)")
     add("--quiet-s", type=float, default=Plot.quiet_s, help="before the change (%(default)s)")
     add("--limit-s", type=float, default=Plot.limit_s, help="break it off then (%(default)s)")
-    add("--kill", default="", choices=STAGES, help="kill the service retrain in this stage")
+    add("--kill", default="", choices=(*STAGES, RAY), help="kill retrain in a stage, or Ray's head")
     add("--adapter", type=Path, help="play answers back, and take this adapter for a training's")
     add("--json-out", type=Path, help="where the figures go, as JSON")
     add("--keep-logs", type=Path, help="a directory for the services' logs")
     asked = parser.parse_args()
     if asked.at_once < 1:
         parser.error("--at-once: one story at least")
+    if asked.kill == RAY and asked.adapter is not None:
+        parser.error("--kill ray: with --adapter nothing is trained, and there is no Ray")
     if asked.at_once > 1 and (asked.adapter is None or asked.kill):
         parser.error("--at-once: stories share a stack with --adapter and without --kill only")
     return asked

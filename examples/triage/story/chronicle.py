@@ -41,6 +41,7 @@ class Chronicle:
         end: The job's last state; empty while it goes on.
         reason: Why it ended so.
         doing: What the stage that runs says of itself.
+        steps: How many steps the training has made, as it told last.
         jobs: The ids of all jobs.
         shares: Who gets how much of the traffic, in per cent.
     """
@@ -54,6 +55,7 @@ class Chronicle:
         self.end = ""
         self.reason = ""
         self.doing = ""
+        self.steps = 0
         self.jobs: set[str] = set()
         self.shares: Mapping[str, float] = {}
         self._incident = ""
@@ -79,6 +81,8 @@ class Chronicle:
         self.jobs.add(update.job_id)
         if update.HasField("progress"):
             self.doing = _progress(update.progress)
+            if next(reversed(self.states), "") == "training":
+                self.steps = update.progress.step
             return
         transition = update.transition
         name = _name(transition.to)

@@ -11,10 +11,12 @@ import yaml
 
 from examples.triage.generate import Corpus, Rule, Ticket, generate
 
-__all__ = ["STAGES", "Plot", "Question"]
+__all__ = ["RAY", "STAGES", "Plot", "Question"]
 
 # Of a job, by their states.
 STAGES = ("dataset", "training", "evaluating", "registering", "shadow", "canary")
+# What else can be killed: Ray's head.
+RAY = "ray"
 HERE = Path(__file__).parent
 # What the engines' model is called, whatever the name is that tickets are asked of.
 BASE = "triage"
@@ -46,7 +48,8 @@ class Plot:
         feedback: The share of the answers that somebody judges.
         after_s: How long it goes on after the end, to see what it has come to.
         limit_s: The story is broken off then.
-        kill: The job's state in which the service retrain is killed; empty: it is not.
+        kill: The job's state in which the service retrain is killed; or `RAY`, whose head is
+            killed in the middle of the training; empty: nothing is.
         adapter: Where it is told with answers that are played back (`story.recorded`): the
             adapter that is taken in instead of a training.
         model: What the tickets are asked of, by name.

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from examples.triage.story.account import Account, account, claims
 from examples.triage.story.chronicle import PROMOTED, Chronicle
+from examples.triage.story.faults import due, strike
 from examples.triage.story.plot import Plot
 from examples.triage.story.traffic import HelpDesk
 from examples.triage.story.view import View
@@ -72,9 +73,8 @@ async def tell(plots: Sequence[Plot], stack: Stack, console: Console) -> list[To
             while not all(each.over for each in stories):
                 for each in stories:
                     each.go_on()
-                if kill and kill in stories[0].chronicle.states:
-                    await asyncio.to_thread(stack.kill, "retrain")
-                    stories[0].chronicle.note(time.time(), "the service retrain is killed")
+                if kill and due(kill, stories[0].chronicle):
+                    stories[0].chronicle.note(time.time(), await strike(kill, stack))
                     kill = ""
                 view.show()
                 # Some stages are over in a second.

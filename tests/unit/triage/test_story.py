@@ -13,7 +13,8 @@ import yaml
 from examples.triage.generate import Rule, prioritise
 from examples.triage.story.account import AFTER, BEFORE, UNNOTICED, account, claims
 from examples.triage.story.chronicle import Chronicle
-from examples.triage.story.plot import Plot
+from examples.triage.story.faults import due
+from examples.triage.story.plot import RAY, Plot
 from examples.triage.story.recorded import ADAPTED, BASE, WORSE, recording
 from examples.triage.story.surroundings import surroundings
 from examples.triage.story.traffic import Asked
@@ -174,6 +175,20 @@ def test_where_nothing_changed_nothing_may_happen() -> None:
     quiet = Chronicle("triage")
     assert all(each.holds for each in claims(plot, whole(quiet, changed_s=None), quiet))
     assert not claims(plot, whole(told(), changed_s=None), told())[-1].holds
+
+
+def test_rays_head_dies_in_the_middle_of_a_training_and_not_of_another_stage() -> None:
+    chronicle = Chronicle("triage")
+    progress = job_pb2.JobUpdate(job_id="job-1", model="triage")
+    for state, steps in (("DATASET", 3), ("TRAINING", 0)):
+        chronicle.take_job(record(moved(state), 1))
+        progress.progress.step = steps
+        chronicle.take_job(record(progress, 2))
+        assert not due(RAY, chronicle)
+    assert due("training", chronicle)
+    progress.progress.step = 1
+    chronicle.take_job(record(progress, 3))
+    assert due(RAY, chronicle)
 
 
 def test_other_models_and_other_kinds_are_no_part_of_it() -> None:

@@ -125,9 +125,7 @@ class _Service:
         desk = SqlDesk(self._store, self._outbox, self._view, self.moved)
         self._collector = _collector(settings)
         self._collecting: asyncio.Task[None] | None = None
-        stages = compose(
-            Parts(settings, desk, self._registry, key, self._collector, self._serving)
-        )
+        stages = compose(Parts(settings, desk, self._registry, key, self._collector, self._serving))
         self._runner = Runner(
             self._store,
             stages,
