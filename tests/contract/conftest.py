@@ -28,18 +28,18 @@ from penstock.v1 import (
     response_pb2,
     route_pb2,
 )
-from penstock_ingest.admission import Admission
+from penstock_ingest.admission.pipeline import Admission
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.admission.shedding import Shedding
 from penstock_ingest.desk import Desk
-from penstock_ingest.health import Board, Key, Policy
-from penstock_ingest.http import make_http
-from penstock_ingest.index import KnownIds, ResponseIndex
+from penstock_ingest.doors.http import make_http
+from penstock_ingest.doors.servicer import SERVICE_NAME, InferenceServicer
+from penstock_ingest.doors.web import WebServer
+from penstock_ingest.health.board import Board, Key, Policy
+from penstock_ingest.health.readiness import Readiness
 from penstock_ingest.log_view import LogView
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.readiness import Readiness
-from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
-from penstock_ingest.shedding import Shedding
-from penstock_ingest.waiters import Waiters
-from penstock_ingest.web import WebServer
+from penstock_ingest.waiting.index import KnownIds, ResponseIndex
+from penstock_ingest.waiting.waiters import Waiters
 
 Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
 

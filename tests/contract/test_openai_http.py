@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from penstock_ingest.health import Key
+from penstock_ingest.health.board import Key
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 ANSWER = "You said: hello. That is all there is to say."

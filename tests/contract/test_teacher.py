@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from penstock_ingest.http import make_http
-from penstock_ingest.web import WebServer
+from penstock_ingest.doors.http import make_http
+from penstock_ingest.doors.web import WebServer
 from penstock_retrain.dataset import policy as policies
 from penstock_retrain.dataset.errors import TeacherError
 from penstock_retrain.dataset.examples import Example, Pool

@@ -14,7 +14,7 @@ import pytest
 from penstock.errors import Code
 from penstock.rpc.errors import error_of
 from penstock.v1 import inference_service_pb2_grpc, request_pb2
-from penstock_ingest.quota import TenantQuota
+from penstock_ingest.admission.quota import TenantQuota
 
 Stub: TypeAlias = "inference_service_pb2_grpc.InferenceAsyncStub"
 BOUND = 20

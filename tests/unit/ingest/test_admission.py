@@ -12,7 +12,7 @@ from penstock.errors import Code, InvalidRequest, Unavailable
 from penstock.identity import id_of_key, seed_of
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, route_pb2
-from penstock_ingest.admission import Admission, Arrival
+from penstock_ingest.admission.pipeline import Admission, Arrival
 from penstock_ingest.errors import DeadlinePassed
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)

@@ -17,12 +17,12 @@ from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Record
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2, common_pb2, response_pb2, route_pb2
-from penstock_ingest.admission import Admission
-from penstock_ingest.consumer import KafkaDoor
-from penstock_ingest.index import KnownIds, ResponseIndex
+from penstock_ingest.admission.pipeline import Admission
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.doors.kafka_door import KafkaDoor
 from penstock_ingest.log_view import LogView
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.waiters import Waiters
+from penstock_ingest.waiting.index import KnownIds, ResponseIndex
+from penstock_ingest.waiting.waiters import Waiters
 
 
 def now() -> dt.datetime:

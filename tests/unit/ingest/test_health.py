@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from penstock.v1 import route_pb2
-from penstock_ingest.health import Board, Key, Policy
+from penstock_ingest.health.board import Board, Key, Policy
 
 T0 = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 POLICY = Policy(interval_s=30, failures=3, patience_s=600)

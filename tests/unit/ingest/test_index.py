@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.v1 import response_pb2
-from penstock_ingest.index import OVERHEAD_BYTES, KnownIds, ResponseIndex
+from penstock_ingest.waiting.index import OVERHEAD_BYTES, KnownIds, ResponseIndex
 
 
 def response(name: str, tenant: str = "a", text: str = "") -> response_pb2.GenerateResponse:

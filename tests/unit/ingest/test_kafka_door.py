@@ -21,10 +21,10 @@ from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2, request_pb2, response_pb2, route_pb2
-from penstock_ingest.admission import Admission
-from penstock_ingest.consumer import KafkaDoor
-from penstock_ingest.index import KnownIds
-from penstock_ingest.quota import TenantQuota
+from penstock_ingest.admission.pipeline import Admission
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.doors.kafka_door import KafkaDoor
+from penstock_ingest.waiting.index import KnownIds
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 JSON_TYPE = (("content-type", b"application/json"),)

@@ -14,9 +14,9 @@ from penstock.kafka.ports import LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2, alert_pb2, common_pb2, response_pb2, route_pb2
-from penstock_ingest.health import Board, Key, Policy
-from penstock_ingest.incidents import ModelIncidents
-from penstock_ingest.prober import Prober, probe_of
+from penstock_ingest.health.board import Board, Key, Policy
+from penstock_ingest.health.incidents import ModelIncidents
+from penstock_ingest.health.prober import Prober, probe_of
 
 KEY = Key("triage", "triage-base")
 Answer = Callable[[admitted_pb2.AdmittedRequest], response_pb2.GenerateResponse | None]
@@ -108,7 +108,7 @@ class Platform:
 
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
-    monkeypatch.setattr("penstock_ingest.prober.GRACE_S", 0.05)
+    monkeypatch.setattr("penstock_ingest.health.prober.GRACE_S", 0.05)
     return Platform()
 
 

@@ -13,8 +13,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from penstock.errors import Code
 from penstock.v1 import admitted_pb2
+from penstock_ingest.admission.quota import GRACE_S, TenantQuota
 from penstock_ingest.errors import Overloaded
-from penstock_ingest.quota import GRACE_S, TenantQuota
 
 
 def admitted(

@@ -14,11 +14,11 @@ from penstock.measures import Kind, Measure, Measures, measure_record
 from penstock.records import Outgoing
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2, response_pb2, route_pb2
-from penstock_ingest.admission import Admission
-from penstock_ingest.consumer import KafkaDoor
-from penstock_ingest.index import KnownIds
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.shedding import Shedding
+from penstock_ingest.admission.pipeline import Admission
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.admission.shedding import Shedding
+from penstock_ingest.doors.kafka_door import KafkaDoor
+from penstock_ingest.waiting.index import KnownIds
 from tests.unit.ingest.test_kafka_door import NOW, delivered, handle, record
 
 MINUTE = dt.timedelta(minutes=1)

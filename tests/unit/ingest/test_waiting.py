@@ -12,8 +12,8 @@ import pytest
 from penstock.errors import Code, PenstockError
 from penstock.v1 import response_pb2
 from penstock_ingest.errors import DeadlinePassed, Diverged, Overloaded
-from penstock_ingest.transcript import Transcript
-from penstock_ingest.waiters import Caller, Piece, Waiters
+from penstock_ingest.waiting.transcript import Transcript
+from penstock_ingest.waiting.waiters import Caller, Piece, Waiters
 
 TEXT = "Ünicode and some more text, drawn token by token."
 

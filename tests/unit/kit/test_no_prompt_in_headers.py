@@ -16,10 +16,10 @@ from penstock.records import Outgoing, Partition, Record
 from penstock.routing import RouteTable
 from penstock.v1 import admitted_pb2
 from penstock_inference.pump.answers import Answers
-from penstock_ingest.admission import Admission
-from penstock_ingest.consumer import KafkaDoor
-from penstock_ingest.index import KnownIds
-from penstock_ingest.quota import TenantQuota
+from penstock_ingest.admission.pipeline import Admission
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.doors.kafka_door import KafkaDoor
+from penstock_ingest.waiting.index import KnownIds
 
 MARKER = "MARKER-of-a-prompt"
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)

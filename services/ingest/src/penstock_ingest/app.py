@@ -29,22 +29,22 @@ from penstock.telemetry import configure_logs, configure_traces, logger, serve_m
 from penstock.topics import topic_of
 from penstock.v1 import inference_service_pb2_grpc
 from penstock_ingest import metrics
-from penstock_ingest.admission import Admission
-from penstock_ingest.consumer import KafkaDoor
+from penstock_ingest.admission.pipeline import Admission
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.admission.shedding import Shedding
 from penstock_ingest.desk import SOURCE, Desk
-from penstock_ingest.health import Board, Policy
-from penstock_ingest.http import make_http
-from penstock_ingest.incidents import ModelIncidents
-from penstock_ingest.index import KnownIds, ResponseIndex
+from penstock_ingest.doors.http import make_http
+from penstock_ingest.doors.kafka_door import KafkaDoor
+from penstock_ingest.doors.servicer import SERVICE_NAME, InferenceServicer
+from penstock_ingest.doors.web import WebServer
+from penstock_ingest.health.board import Board, Policy
+from penstock_ingest.health.incidents import ModelIncidents
+from penstock_ingest.health.prober import Prober
+from penstock_ingest.health.readiness import Readiness
 from penstock_ingest.log_view import LogView
-from penstock_ingest.prober import Prober
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.readiness import Readiness
-from penstock_ingest.servicer import SERVICE_NAME, InferenceServicer
 from penstock_ingest.settings import IngestSettings
-from penstock_ingest.shedding import Shedding
-from penstock_ingest.waiters import Waiters
-from penstock_ingest.web import WebServer
+from penstock_ingest.waiting.index import KnownIds, ResponseIndex
+from penstock_ingest.waiting.waiters import Waiters
 
 __all__ = ["App", "run"]
 

@@ -14,10 +14,10 @@ from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, control_pb2
 from penstock_ingest import metrics
-from penstock_ingest.admission import timestamp_of
+from penstock_ingest.admission.pipeline import timestamp_of
 from penstock_ingest.errors import unwritten
-from penstock_ingest.index import Ended, KnownIds, Open, ResponseIndex
-from penstock_ingest.settling import settled
+from penstock_ingest.waiting.index import Ended, KnownIds, Open, ResponseIndex
+from penstock_ingest.waiting.settling import settled
 
 __all__ = ["RETURN_S", "Cancellations"]
 

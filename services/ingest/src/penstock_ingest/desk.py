@@ -18,16 +18,16 @@ from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, feedback_pb2, request_pb2, response_pb2, route_pb2
 from penstock_ingest import metrics
-from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
+from penstock_ingest.admission.pipeline import Admission, Arrival, tenant_of, timestamp_of
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.admission.records import SOURCE, admitted_records
+from penstock_ingest.admission.shedding import Shedding
+from penstock_ingest.admission.validation import check_feedback, check_request
 from penstock_ingest.cancellations import RETURN_S, Cancellations
 from penstock_ingest.errors import unwritten
-from penstock_ingest.index import Ended, KnownIds, ResponseIndex
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.records import SOURCE, admitted_records
-from penstock_ingest.settling import settled
-from penstock_ingest.shedding import Shedding
-from penstock_ingest.validation import check_feedback, check_request
-from penstock_ingest.waiters import Caller, Waiters
+from penstock_ingest.waiting.index import Ended, KnownIds, ResponseIndex
+from penstock_ingest.waiting.settling import settled
+from penstock_ingest.waiting.waiters import Caller, Waiters
 
 __all__ = ["SOURCE", "Desk", "Door", "answered", "decision_of"]
 

@@ -20,10 +20,10 @@ from penstock.routing import RouteTable
 from penstock.telemetry import logger
 from penstock.v1 import admitted_pb2, alert_pb2, response_pb2, route_pb2
 from penstock_ingest import metrics
-from penstock_ingest.health import Key
-from penstock_ingest.index import KnownIds, ResponseIndex
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.waiters import Waiters
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.health.board import Key
+from penstock_ingest.waiting.index import KnownIds, ResponseIndex
+from penstock_ingest.waiting.waiters import Waiters
 
 __all__ = ["LogView"]
 

@@ -22,14 +22,14 @@ from penstock.telemetry import logger, tracer
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, response_pb2
 from penstock_ingest import metrics
-from penstock_ingest.admission import Admission, Arrival, tenant_of, timestamp_of
+from penstock_ingest.admission.pipeline import Admission, Arrival, tenant_of, timestamp_of
+from penstock_ingest.admission.quota import TenantQuota
+from penstock_ingest.admission.records import SOURCE, admitted_records
+from penstock_ingest.admission.shedding import Shedding
+from penstock_ingest.admission.validation import MAX_KEY, MAX_LABELS, check_size
 from penstock_ingest.desk import decision_of
 from penstock_ingest.errors import DeadlinePassed, Overloaded
-from penstock_ingest.index import KnownIds
-from penstock_ingest.quota import TenantQuota
-from penstock_ingest.records import SOURCE, admitted_records
-from penstock_ingest.shedding import Shedding
-from penstock_ingest.validation import MAX_KEY, MAX_LABELS, check_size
+from penstock_ingest.waiting.index import KnownIds
 
 __all__ = ["KafkaDoor"]
 

@@ -18,9 +18,9 @@ from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import admitted_pb2, common_pb2, response_pb2, route_pb2
 from penstock_ingest import metrics
-from penstock_ingest.admission import timestamp_of
+from penstock_ingest.admission.pipeline import timestamp_of
 from penstock_ingest.desk import SOURCE
-from penstock_ingest.health import Board, Key
+from penstock_ingest.health.board import Board, Key
 
 __all__ = ["TENANT", "Incidents", "Prober", "probe_of"]
 
@@ -34,7 +34,7 @@ GRACE_S = 2.0  # a reply that was committed at the deadline still has to travel 
 
 
 class Incidents(Protocol):
-    """Told after each look; `penstock_ingest.incidents.ModelIncidents` is the real one."""
+    """Told after each look; `penstock_ingest.health.incidents.ModelIncidents` is the real one."""
 
     async def tell(self, board: Board, now_s: float) -> None:
         """Writes what people should know of the board; never raises for the log's sake."""

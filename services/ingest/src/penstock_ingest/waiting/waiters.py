@@ -11,7 +11,7 @@ from penstock.errors import Code, PenstockError
 from penstock.v1 import response_pb2
 from penstock_ingest import metrics
 from penstock_ingest.errors import DeadlinePassed, Diverged, Overloaded
-from penstock_ingest.transcript import Transcript
+from penstock_ingest.waiting.transcript import Transcript
 
 __all__ = ["Caller", "Piece", "Waiters"]
 

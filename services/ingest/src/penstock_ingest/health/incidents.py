@@ -11,9 +11,9 @@ from penstock.kafka.ports import LogError, Publisher
 from penstock.telemetry import logger
 from penstock.topics import topic_of
 from penstock.v1 import alert_pb2
-from penstock_ingest.admission import timestamp_of
+from penstock_ingest.admission.pipeline import timestamp_of
 from penstock_ingest.desk import SOURCE
-from penstock_ingest.health import Board
+from penstock_ingest.health.board import Board
 
 __all__ = ["ModelIncidents"]
 

@@ -22,12 +22,11 @@ from penstock.errors import Code, InvalidRequest, PenstockError
 from penstock.telemetry import logger, tracer
 from penstock.v1 import response_pb2
 from penstock_ingest import metrics
-from penstock_ingest.admission import DEFAULT_TENANT
+from penstock_ingest.admission.pipeline import DEFAULT_TENANT
 from penstock_ingest.desk import Desk, answered
-from penstock_ingest.errors import TooLarge
-from penstock_ingest.feedback_bodies import feedback_of
-from penstock_ingest.openai_requests import Asked, chat_request, completion_request
-from penstock_ingest.openai_responses import (
+from penstock_ingest.doors.feedback_bodies import feedback_of
+from penstock_ingest.doors.openai_requests import Asked, chat_request, completion_request
+from penstock_ingest.doors.openai_responses import (
     DONE,
     Kind,
     Shapes,
@@ -36,7 +35,8 @@ from penstock_ingest.openai_responses import (
     http_status,
     model_body,
 )
-from penstock_ingest.waiters import Caller, Piece
+from penstock_ingest.errors import TooLarge
+from penstock_ingest.waiting.waiters import Caller, Piece
 
 __all__ = ["make_http"]
 

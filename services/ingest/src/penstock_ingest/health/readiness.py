@@ -11,7 +11,7 @@ from penstock.routing import RouteTable
 from penstock.telemetry import logger
 from penstock_ingest import metrics
 from penstock_ingest.desk import Desk
-from penstock_ingest.health import Board, ModelHealth, VariantHealth
+from penstock_ingest.health.board import Board, ModelHealth, VariantHealth
 
 __all__ = ["Readiness"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from penstock.errors import Code, PenstockError
 from penstock.rpc.errors import NotFound
 from penstock.v1 import response_pb2, route_pb2
-from penstock_ingest.openai_requests import param_of
+from penstock_ingest.doors.openai_requests import param_of
 
 __all__ = ["DONE", "Kind", "Shapes", "error_body", "event", "http_status", "model_body"]
 

@@ -18,9 +18,9 @@ from penstock.v1 import (
     response_pb2,
 )
 from penstock_ingest import metrics
-from penstock_ingest.admission import tenant_of
+from penstock_ingest.admission.pipeline import tenant_of
 from penstock_ingest.desk import Desk, answered
-from penstock_ingest.waiters import Piece
+from penstock_ingest.waiting.waiters import Piece
 
 __all__ = ["SERVICE_NAME", "InferenceServicer"]
 

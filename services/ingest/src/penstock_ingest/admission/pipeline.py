@@ -15,8 +15,8 @@ from penstock.errors import InvalidRequest
 from penstock.identity import id_of_key, seed_of
 from penstock.routing import RouteTable, ServedRoute, choose_variant, shadows, unit_of
 from penstock.v1 import admitted_pb2, common_pb2, request_pb2, route_pb2
+from penstock_ingest.admission.validation import MAX_PRIORITY, check_request, check_size
 from penstock_ingest.errors import DeadlinePassed
-from penstock_ingest.validation import MAX_PRIORITY, check_request, check_size
 
 __all__ = ["COPY_MARK", "DEFAULT_TENANT", "Admission", "Arrival", "tenant_of", "timestamp_of"]
 

@@ -1,0 +1,1 @@
+"""The wire: Kafka, gRPC and OpenAI HTTP."""

@@ -1,0 +1,1 @@
+"""Whether models answer: asked now and then, told to the doors and to people."""
