@@ -168,6 +168,39 @@ async def test_a_fault_is_a_bad_request_that_names_the_parameter(
         assert caught.value.param == param
 
 
+FORMAT = '"response_format":{"type":"json_schema","json_schema":{"schema":%s}}'
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        (FORMAT % ('{"a":' * 30 + "1" + "}" * 30), "response_format"),
+        (FORMAT % ('{"a":' * 500 + "1" + "}" * 500), "response_format.json_schema.schema"),
+        (FORMAT % '{"maximum":1e999}', "response_format"),
+        (FORMAT % f'{{"maximum":1{"0" * 400}}}', "response_format.json_schema.schema"),
+        (FORMAT % '{"maximum":NaN}', "body"),
+        ('"metadata":{"cut":"\\ud83d"}', "body"),
+        (f'"seed":1{"0" * 400}', "seed"),
+    ],
+)
+async def test_what_no_client_means_is_a_bad_request_and_no_fault_of_ours(
+    port: int, more: str, param: str
+) -> None:
+    body = f'{{"model":"triage","messages":{json.dumps(HELLO)},{more}}}'
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        found = await http.post("/v1/chat/completions", content=body)
+        assert found.status_code == 400, found.text
+        assert found.json()["error"]["param"] == param
+        huge = f'{{"request_id":"r","score":1{"0" * 400}}}'
+        assert (await http.post("/v1/feedback", content=huge)).status_code == 400
+
+
+async def test_whole_characters_may_be_escaped(port: int) -> None:
+    body = '{"model":"triage","messages":[{"role":"user","content":"\\ud83d\\ude00"}]}'
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        assert (await http.post("/v1/chat/completions", content=body)).status_code == 200
+
+
 async def test_headers_are_checked_too(client: AsyncOpenAI) -> None:
     for name, value in (
         ("X-Penstock-Timeout", "soon"),

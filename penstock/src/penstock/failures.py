@@ -11,7 +11,7 @@ from typing import assert_never
 
 from penstock.errors import Code, PenstockError
 
-__all__ = ["Poisoned", "Reason", "Way", "reason_of", "retry_delay_s", "way_of"]
+__all__ = ["Poisoned", "Reason", "Way", "is_outage", "reason_of", "retry_delay_s", "way_of"]
 
 # A record that was being worked on at so many deaths may be what killed: it is tried alone.
 SUSPECT_DEATHS = 2
@@ -88,6 +88,14 @@ def way_of(
     return way
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether something is away that many records need, so that it says nothing of this one.
+
+    Whoever waits hears it as it is; a partition does not halt for it.
+    """
+    return isinstance(error, PenstockError) and error.code in _OUTAGES
+
+
 def reason_of(error: Exception | None) -> Reason:
     """The code under which a record is buried, by what was raised."""
     if isinstance(error, Poisoned):
@@ -146,6 +154,7 @@ def _way(error: Exception) -> Way:
     return way
 
 
+_OUTAGES = (Code.ERROR_CODE_UNAVAILABLE, Code.ERROR_CODE_OVERLOADED)
 _WAYS = {
     Code.ERROR_CODE_MALFORMED: Way.BURY,
     Code.ERROR_CODE_INVALID_ARGUMENT: Way.REFUSE,

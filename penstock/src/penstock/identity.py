@@ -7,7 +7,9 @@ import uuid
 
 from penstock.records import Record
 
-__all__ = ["id_of_key", "id_of_record", "new_id", "response_id_of", "seed_of"]
+__all__ = ["id_of_key", "id_of_record", "new_id", "response_id_of", "seed_of", "use_of"]
+
+USE_S = 3600
 
 
 def id_of_key(tenant: str, idempotency_key: str) -> str:
@@ -26,9 +28,23 @@ def new_id() -> str:
     return f"req-{uuid.uuid4().hex}"
 
 
-def response_id_of(request_id: str) -> str:
-    """The same for every run of a request, so that a repeat can be told."""
-    return "rsp-" + hashlib.blake2b(request_id.encode(), digest_size=16).hexdigest()
+def use_of(request_id: str, idempotency_key: str, admitted_s: int) -> str:
+    """What tells a request from others with its id; what it writes is named by it.
+
+    A key can be used again once its request is forgotten, an hour after its end: that is another
+    request with the same id. Copies of one request are admitted at the same moment.
+
+    Args:
+        request_id: The id.
+        idempotency_key: The key that it comes from; empty for an id that never comes again.
+        admitted_s: When it was admitted, seconds since 1970.
+    """
+    return f"{request_id}@{admitted_s // USE_S}" if idempotency_key else request_id
+
+
+def response_id_of(use: str) -> str:
+    """The same for every run of a request, so that a repeat can be told; see `use_of`."""
+    return "rsp-" + hashlib.blake2b(use.encode(), digest_size=16).hexdigest()
 
 
 def seed_of(request_id: str) -> int:

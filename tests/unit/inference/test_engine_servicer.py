@@ -217,7 +217,7 @@ async def test_the_engine_gets_all_that_the_item_says() -> None:
 @pytest.mark.parametrize(
     ("fail", "code", "retryable"),
     [
-        (RuntimeError("the prompt was X"), Code.ERROR_CODE_UNAVAILABLE, True),
+        (RuntimeError("the prompt was X"), Code.ERROR_CODE_INTERNAL, True),
         (InvalidRequest("too long", field="prompt"), Code.ERROR_CODE_INVALID_ARGUMENT, False),
         (None, Code.ERROR_CODE_UNAVAILABLE, True),  # it ends without an answer
     ],
@@ -237,6 +237,33 @@ async def test_a_failure_costs_one_item_and_unforeseen_ones_may_be_run_again(
         assert not servicer.lost
     assert (result.error.code, result.error.retryable) == (code, retryable)
     assert "X" not in result.error.message
+
+
+async def test_a_completion_that_the_contract_cannot_carry_is_an_error_and_no_empty_answer() -> (
+    None
+):
+    class Boastful(Iterated):
+        async def generate(self, generation: Generation) -> AsyncIterator[Delta | Completion]:
+            yield Completion("text", Finish.STOP, prompt_tokens=3, completion_tokens=2**40)
+
+    async with serving(Boastful(scripted())) as (_, dial):
+        pump = dial()
+        await pump.send(item("w"))
+        result = await pump.result("w")
+    assert result.error.code == Code.ERROR_CODE_INTERNAL
+    assert result.text == ""
+    assert not result.HasField("usage")
+
+
+async def test_a_schema_that_is_no_json_is_the_requests_fault() -> None:
+    async with serving(Iterated(scripted())) as (_, dial):
+        pump = dial()
+        bad = item("w")
+        bad.request.request.response_schema["maximum"] = float("inf")
+        await pump.send(bad)
+        result = await pump.result("w")
+    assert result.error.code == Code.ERROR_CODE_INVALID_ARGUMENT
+    assert (result.error.field, result.error.retryable) == ("response_schema", False)
 
 
 async def test_an_engine_that_is_lost_ends_every_stream_without_results() -> None:

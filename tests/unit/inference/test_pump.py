@@ -3,193 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 
-from penstock import codec
 from penstock.errors import Code, InvalidRequest, Unavailable
-from penstock.kafka.consumer import TransactionalConsumer
-from penstock.kafka.memory import MemoryBroker
-from penstock.records import Outgoing, Partition, Record
-from penstock.routing import RouteTable
+from penstock.records import Outgoing, Partition
 from penstock.v1 import (
-    admitted_pb2,
     common_pb2,
-    engine_service_pb2,
     response_pb2,
-    route_pb2,
     usage_pb2,
 )
 from penstock_inference.caching.answer_cache import AnswerCache
 from penstock_inference.caching.exact import ResponseCache
 from penstock_inference.pump import pump as pump_module
-from penstock_inference.pump.answers import Answers
-from penstock_inference.pump.pump import Pump
 from penstock_inference.streams.wire import failure_of
-
-NOW_S = 1_767_323_045.0
-RESULT = engine_service_pb2.WorkResult(
-    text="yes",
-    finish_reason=response_pb2.FINISH_REASON_STOP,
-    usage=common_pb2.Usage(prompt_tokens=3, completion_tokens=1),
-)
-
-
-@dataclasses.dataclass(eq=False)
-class FakeWork:
-    """Work at an engine that the test plays."""
-
-    item: engine_service_pb2.WorkItem
-    owner: object
-    tokens: int
-    lane: tuple[str, str]
-    pool: Engines
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-    def forget(self) -> None:
-        self.cancelled = True
-        self.pool.running.remove(self)
-
-
-class Engines:
-    """The pool's side of the seam; the test says what becomes of each piece of work."""
-
-    def __init__(self, room: int = 100) -> None:
-        self.room = room
-        self.running: list[FakeWork] = []
-        self.begun: list[str] = []
-        self.attempts: list[int] = []
-
-    def begin(
-        self,
-        lane: tuple[str, str],
-        item: engine_service_pb2.WorkItem,
-        owner: object,
-        tokens: int,
-    ) -> FakeWork | None:
-        if len(self.running) >= self.room:
-            return None
-        copy = engine_service_pb2.WorkItem()
-        copy.CopyFrom(item)
-        work = FakeWork(copy, owner, tokens, lane, self)
-        self.running.append(work)
-        self.begun.append(item.request.request_id)
-        self.attempts.append(item.attempt)
-        return work
-
-
-class Bench:
-    """A pump between a log in memory and engines that the test plays."""
-
-    def __init__(self, room: int = 100, cache: AnswerCache | None = None) -> None:
-        self.now_s = NOW_S
-        self.broker = MemoryBroker(partitions=1)
-        self.engines = Engines(room)
-        self.routes = RouteTable()
-        self.chunks: list[Outgoing] = []
-        self.pump = Pump(
-            self.engines,
-            Answers("penstock", "g"),
-            self.routes,
-            on_chunk=self.chunks.append,
-            cache=cache,
-            now=lambda: self.now_s,
-        )
-        self.route({"v1": 1})
-
-    def route(self, weights: dict[str, int], version: int = 7, adapter: str = "") -> None:
-        variants = [
-            route_pb2.Variant(
-                name=name,
-                base_model="base",
-                adapter=adapter,
-                weight=weight,
-                stage=route_pb2.STAGE_CANDIDATE if index else route_pb2.STAGE_CHAMPION,
-            )
-            for index, (name, weight) in enumerate(weights.items())
-        ]
-        self.routes.apply(route_pb2.Route(model="m", version=version, variants=variants))
-        self.pump.routes_changed()
-
-    def publish(self, *messages: admitted_pb2.AdmittedRequest) -> None:
-        for message in messages:
-            self.broker.append(
-                codec.encode(message, topic="penstock.admitted", key="k", source="test")
-            )
-
-    async def running(self, count: int) -> list[FakeWork]:
-        await until(lambda: len(self.engines.running) == count)
-        return list(self.engines.running)
-
-    def answer(self, work: FakeWork, result: engine_service_pb2.WorkResult = RESULT) -> None:
-        self.engines.running.remove(work)
-        self.pump.on_result(work, result)  # type: ignore[arg-type]
-
-    def lose(self, *works: FakeWork, died: bool = True) -> None:
-        for work in works:
-            self.engines.running.remove(work)
-        self.pump.on_lost(works, died=died)  # type: ignore[arg-type]
-
-    def read(self, topic: str = "responses") -> list[Record]:
-        return self.broker.read(f"penstock.{topic}")
-
-    def responses(self, topic: str = "responses") -> list[response_pb2.GenerateResponse]:
-        return [codec.decode(r, response_pb2.GenerateResponse) for r in self.read(topic)]
-
-    async def response(self) -> response_pb2.GenerateResponse:
-        await until(lambda: len(self.read()) >= 1)
-        (found,) = self.responses()
-        return found
-
-    async def lines(self) -> list[usage_pb2.UsageLine]:
-        return [codec.decode(r, usage_pb2.UsageLine) for r in self.read("usage")]
-
-
-@asynccontextmanager
-async def bench(room: int = 100, cache: AnswerCache | None = None) -> AsyncIterator[Bench]:
-    made = Bench(room, cache)
-    consumer = TransactionalConsumer(
-        made.broker, topic="penstock.admitted", group="g", handler=made.pump
-    )
-    task = asyncio.create_task(consumer.run())
-    try:
-        yield made
-    finally:
-        await consumer.stop(0)
-        await task
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-def admitted(request_id: str = "req-1", **changes: object) -> admitted_pb2.AdmittedRequest:
-    message = admitted_pb2.AdmittedRequest(
-        request_id=request_id, variant="v1", route_version=7, encoding=admitted_pb2.ENCODING_JSON
-    )
-    message.request.model = "m"
-    message.request.tenant = "acme"
-    message.request.prompt = "?"
-    message.request.sampling.max_tokens = 16
-    message.request.idempotency_key = "order 66"
-    message.request.labels["team"] = "blue"
-    message.published_at.FromSeconds(int(NOW_S) - 2)
-    message.admitted_at.FromSeconds(int(NOW_S) - 1)
-    message.deadline.FromSeconds(int(NOW_S) + 60)
-    for name, value in changes.items():
-        if name in ("tenant", "ordering_key", "priority"):
-            setattr(message.request, name, value)
-        else:
-            setattr(message, name, value)
-    return message
+from tests.unit.inference.pump_bench import NOW_S, admitted, answers_of, bench, until
 
 
 async def test_an_answer_carries_what_the_request_brought() -> None:
@@ -219,7 +47,7 @@ async def test_an_answer_says_through_which_adapter_it_came_and_what_was_not_gen
         (work,) = await b.running(1)
         b.pump.cancel("waits", "acme")
         b.answer(work)
-        found = {r.request_id: r for r in await _responses(b, 3)}
+        found = {r.request_id: r for r in await answers_of(b, 3)}
     assert found["base"].HasField("adapter")
     assert (found["base"].adapter, found["tuned"].adapter) == ("", "tuned-2")
     assert (found["base"].route_version, found["tuned"].route_version) == (7, 8)
@@ -234,7 +62,7 @@ async def test_answer_usage_and_reply_are_written_together() -> None:
         await b.response()
         (line,) = await b.lines()
         assert len(b.read("replies")) == 1
-    assert (line.line_id, line.tenant) == ("req-1/generation", "acme")
+    assert (line.line_id, line.tenant) == (f"req-1@{(int(NOW_S) - 1) // 3600}/generation", "acme")
     assert (line.usage.prompt_tokens, line.usage.completion_tokens) == (3, 1)
 
 
@@ -246,75 +74,6 @@ async def test_a_refusal_is_rejected_at_once_and_costs_nothing() -> None:
         response = await b.response()
         assert await b.lines() == []
     assert (response.outcome, response.error.field) == (response_pb2.OUTCOME_REJECTED, "prompt")
-
-
-async def test_work_of_a_dead_engine_runs_again_under_the_next_attempt() -> None:
-    async with bench() as b:
-        b.publish(admitted())
-        (work,) = await b.running(1)
-        b.lose(work)
-        (work,) = await b.running(1)
-        b.answer(work)
-        response = await b.response()
-    assert (b.engines.attempts, response.attempt) == ([1, 2], 2)
-
-
-async def test_a_request_that_engines_die_of_becomes_a_dead_letter_and_a_failed_answer() -> None:
-    async with bench() as b:
-        b.publish(admitted())
-        for _ in range(3):
-            (work,) = await b.running(1)
-            b.lose(work)
-        response = await b.response()
-        (letter,) = b.read("dlq")
-    assert response.outcome == response_pb2.OUTCOME_FAILED
-    assert letter.header("penstock-reason") == "poison"
-    assert letter.header("penstock-request-id") == "req-1"
-
-
-async def test_suspects_run_one_at_a_time_and_only_they_are_blamed() -> None:
-    async with bench() as b:
-        b.publish(admitted("bad"), admitted("worse"))
-        for _ in range(2):
-            b.lose(*await b.running(2))
-        b.publish(admitted("innocent"))
-        first = await b.running(2)
-        names = {work.item.request.request_id for work in first}
-        assert "innocent" in names
-        b.lose(*first)
-        (response,) = [r for r in await _responses(b, 1) if r.request_id in names]
-        assert response.outcome == response_pb2.OUTCOME_FAILED
-        assert response.request_id != "innocent"
-        for work in await b.running(2):
-            b.answer(work)
-        ended = {r.request_id: r.outcome for r in await _responses(b, 3)}
-    assert ended["innocent"] == response_pb2.OUTCOME_ANSWERED
-
-
-async def test_an_engine_that_said_it_would_go_is_no_death() -> None:
-    async with bench() as b:
-        b.publish(admitted())
-        for _ in range(5):
-            (work,) = await b.running(1)
-            b.lose(work, died=False)
-        (work,) = await b.running(1)
-        b.answer(work)
-        assert (await b.response()).outcome == response_pb2.OUTCOME_ANSWERED
-
-
-async def test_what_an_engine_gives_up_is_tried_again_and_then_buried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pump_module, "retry_delay_s", lambda *_: 0.001)
-    async with bench() as b:
-        b.publish(admitted())
-        for _ in range(3):
-            (work,) = await b.running(1)
-            b.answer(work, failure_of(Unavailable("the engine failed: KeyError")))
-        response = await b.response()
-        (letter,) = b.read("dlq")
-    assert response.outcome == response_pb2.OUTCOME_FAILED
-    assert letter.header("penstock-reason") == "retries-exhausted"
 
 
 async def test_what_is_expired_when_it_comes_never_reaches_an_engine() -> None:
@@ -364,10 +123,10 @@ async def test_a_queued_request_is_cancelled_at_once() -> None:
         b.publish(admitted("first"), admitted("second"))
         (work,) = await b.running(1)
         b.pump.cancel("second", "acme")
-        (response,) = await _responses(b, 1)
+        (response,) = await answers_of(b, 1)
         assert (response.request_id, response.outcome) == ("second", response_pb2.OUTCOME_CANCELLED)
         b.answer(work)
-        await _responses(b, 2)
+        await answers_of(b, 2)
     assert b.engines.begun == ["first"]
 
 
@@ -458,13 +217,13 @@ async def test_a_withdrawn_variants_requests_go_to_another_before_their_first_te
             b.answer(work)
         for work in await b.running(1):
             b.answer(work)
-        by_id = {r.request_id: r for r in await _responses(b, 3)}
+        by_id = {r.request_id: r for r in await answers_of(b, 3)}
     assert by_id["running"].variant == by_id["queued"].variant == "v2"
     assert by_id["running"].route_version == 10
     assert by_id["streaming"].variant == "v1"
 
 
-async def test_copies_for_shadows_and_replays_never_reach_the_responses() -> None:
+async def test_copies_for_shadows_and_replays_never_reach_theanswers_of() -> None:
     async with bench() as b:
         b.publish(
             admitted("s", purpose=common_pb2.PURPOSE_SHADOW, origin_request_id="req-1"),
@@ -496,7 +255,7 @@ async def test_the_same_question_is_answered_from_the_cache_and_costs_nothing() 
         (work,) = await b.running(1)
         assert work.item.request.request_id == "three"
         b.answer(work)
-        by_id = {r.request_id: r for r in await _responses(b, 3)}
+        by_id = {r.request_id: r for r in await answers_of(b, 3)}
         lines = {line.request_id: line for line in await b.lines()}
     assert by_id["two"].cached
     assert not by_id["two"].HasField("adapter")
@@ -523,11 +282,6 @@ async def test_chunks_of_a_streamed_request_go_to_its_reply_partition() -> None:
         chunk = response_pb2.TokenChunk(request_id="req-1", index=0, tokens=1, text="x")
         b.pump.on_chunk(work, chunk)  # type: ignore[arg-type]
     assert [(c.topic, c.partition) for c in b.chunks] == [("penstock.tokens", 3)]
-
-
-async def _responses(b: Bench, count: int) -> Sequence[response_pb2.GenerateResponse]:
-    await until(lambda: len(b.read()) == count)
-    return b.responses()
 
 
 async def test_what_scaling_counts_leaves_out_who_waits_for_a_turn() -> None:

@@ -305,7 +305,7 @@ async def test_a_fault_of_the_engine_does_not_leak_its_text() -> None:
     async with serving(engine) as (address, _), pool_of(board) as pool:
         board.announcements = [announced(address)]
         result = await pool.run(request(), 1, ignore)
-    assert result.error.code == Code.ERROR_CODE_UNAVAILABLE
+    assert result.error.code == Code.ERROR_CODE_INTERNAL
     assert "prompt was X" not in result.error.message
 
 

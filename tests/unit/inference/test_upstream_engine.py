@@ -533,6 +533,25 @@ async def test_without_usage_tokens_are_counted(upstream: Upstream, engine_of: E
     assert (end.prompt_tokens, end.completion_tokens) == (2, 3)  # by their log-probabilities
 
 
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": -1, "completion_tokens": 2**40}, (2, 3, 0)),
+        ({"prompt_tokens": "many", "completion_tokens": float("inf")}, (2, 3, 0)),
+        ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 9}}, (4, 3, 4)),
+        ({"prompt_tokens_details": {"cached_tokens": 9}}, (2, 3, 2)),
+        ({"prompt_tokens_details": {"cached_tokens": -9}}, (2, 3, 0)),
+    ],
+)
+async def test_usage_that_cannot_be_is_counted_here(
+    upstream: Upstream, engine_of: EngineOf, usage: dict[str, Any], counts: tuple[int, int, int]
+) -> None:
+    engine = await engine_of()
+    upstream.answers = [whole(usage=usage)]
+    _, end = await answer_of(engine, WORK)
+    assert (end.prompt_tokens, end.completion_tokens, end.cached_prompt_tokens) == counts
+
+
 async def test_a_wrong_key_is_said_at_the_start_and_by_checks(
     upstream: Upstream, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

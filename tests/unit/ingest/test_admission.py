@@ -11,8 +11,9 @@ from google.protobuf import json_format
 from penstock.errors import Code, InvalidRequest, Unavailable
 from penstock.identity import id_of_key, seed_of
 from penstock.routing import RouteTable
-from penstock.v1 import admitted_pb2, common_pb2, request_pb2, route_pb2
+from penstock.v1 import admitted_pb2, common_pb2, engine_service_pb2, request_pb2, route_pb2
 from penstock_ingest.admission.pipeline import Admission, Arrival
+from penstock_ingest.admission.validation import MAX_SCHEMA_DEPTH
 from penstock_ingest.errors import DeadlinePassed
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
@@ -86,6 +87,41 @@ def test_a_fault_is_refused_by_its_field(fields: dict[str, Any], field: str) -> 
     assert caught.value.field == field
     assert caught.value.message
     assert not caught.value.retryable
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        schema = {"a": schema}
+    return schema
+
+
+def test_the_deepest_schema_travels_as_far_as_an_engine() -> None:
+    asked = request(**HELLO)
+    asked.response_schema.update(nested(MAX_SCHEMA_DEPTH))
+    admitted = admission().admit(asked, arrival())
+    message = engine_service_pb2.WorkRequest(start=[{"request": admitted}])
+    assert engine_service_pb2.WorkRequest.FromString(message.SerializeToString()) == message
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (nested(MAX_SCHEMA_DEPTH + 1), "24 levels"),
+        ({"allOf": [[nested(MAX_SCHEMA_DEPTH)]]}, "24 levels"),
+        ({"maximum": float("inf")}, "not finite"),
+        ({"items": [{"enum": [1, float("nan")]}]}, "not finite"),
+        ({"description": "x" * 70_000}, "larger than 65536 bytes"),
+    ],
+)
+def test_a_schema_that_is_too_deep_too_large_or_no_json_is_refused(
+    schema: dict[str, Any], says: str
+) -> None:
+    asked = request(**HELLO)
+    asked.response_schema.update(schema)
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        admission().admit(asked, arrival())
+    assert caught.value.field == "response_schema"
 
 
 @pytest.mark.parametrize("field", ["prompt", "messages"])

@@ -45,6 +45,18 @@ def test_the_first_terminal_response_stands() -> None:
     assert found.response.text == "first"
 
 
+def test_after_the_window_a_name_is_another_requests() -> None:
+    index = ResponseIndex(60, 10_000)
+    index.add(response("r", text="first"), None, 0, 0)
+    index.add(response("r", text="second, a longer one"), None, 61, 61)
+    found = index.find("r", "a", 62)
+    assert found is not None
+    assert found.response.text == "second, a longer one"
+    index.add(response("late"), None, 200, 200)
+    assert len(index) == 1
+    assert index._bytes == OVERHEAD_BYTES + response("late").ByteSize()
+
+
 def confirm(known: KnownIds, name: str, now_s: float, *, keyed: bool = True) -> None:
     known.confirm(name, "acme", now_s + 600, now_s, keyed=keyed)
 

@@ -178,6 +178,21 @@ async def test_divergence_ends_the_stream_but_not_a_wait_for_the_response() -> N
         assert (await caller.response()).text == "another"
 
 
+async def test_a_stream_that_diverges_is_nothing_to_those_who_wait_for_the_response() -> None:
+    waiters = Waiters(10)
+    with waiters.attach("r", 5) as stream, waiters.attach("r", 5) as unary:
+        waiting = asyncio.create_task(unary.response())
+        waiters.chunk(chunks("one text")[0])
+        waiters.chunk(chunks("another", attempt=2)[0])
+        assert isinstance(await stream.next(), Piece)
+        with pytest.raises(Diverged):
+            await stream.next()
+        with waiters.attach("r", 5) as later:
+            waiters.end(answer("another"))
+            assert (await later.response()).text == "another"
+        assert (await waiting).text == "another"
+
+
 async def test_an_end_without_an_answer_is_the_end() -> None:
     waiters = Waiters(10)
     failed = response_pb2.GenerateResponse(request_id="r", outcome=response_pb2.OUTCOME_FAILED)

@@ -125,9 +125,21 @@ def test_owners_that_die_before_they_commit_make_the_next_one_careful() -> None:
 def test_a_halt_stays_for_the_next_owner() -> None:
     tracker = tracker_with(0)
     tracker.halted_at_ms = 1_700_000_000_000
-    tracker.dirty = True
+    tracker.touch()
     _, position, metadata = commit(tracker)
     assert Tracker[str](position, metadata).halted_at_ms == 1_700_000_000_000
+
+
+def test_a_death_during_a_commit_is_told_by_the_next_one() -> None:
+    tracker = tracker_with(0, 1)
+    tracker.complete(0, "a")
+    batch = tracker.ready(10)
+    assert batch is not None
+    tracker.died(1)
+    tracker.committed(batch)
+    _, position, metadata = commit(tracker)
+    assert Tracker[str](position, metadata, survived=True).deaths(1) == 1
+    assert tracker.ready(10) is None
 
 
 def test_what_ended_beyond_the_span_waits_for_the_position() -> None:

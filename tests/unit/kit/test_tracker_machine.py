@@ -85,7 +85,7 @@ class Partition(RuleBasedStateMachine):
     @rule()
     def come_back(self) -> None:
         assert self.owner is not None
-        self.owner.tracker.dirty = True
+        self.owner.tracker.touch()
         assert self.commit(self.owner)
         self.owner.parked = False
         self.owner.next_fetch = self.owner.tracker.delivered_to
@@ -145,7 +145,7 @@ class Partition(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_fenced_owner_wakes(self, data: st.DataObject) -> None:
         zombie = data.draw(st.sampled_from(self.zombies))
-        zombie.tracker.dirty = True
+        zombie.tracker.touch()
         assert not self.commit(zombie)
         self.zombies.remove(zombie)
 

@@ -35,6 +35,7 @@ class MemoryBroker:
 
     Attributes:
         fail_next_commit: Raised by the next commit of anybody, once; nothing is written.
+        ahead_ms: How far the records' clock is ahead.
     """
 
     def __init__(self, partitions: int = 4) -> None:
@@ -43,6 +44,7 @@ class MemoryBroker:
         self._groups: dict[tuple[str, str], _Group] = defaultdict(_Group)
         self._arrived = asyncio.Event()
         self.fail_next_commit: LogError | None = None
+        self.ahead_ms = 0
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """See `penstock.kafka.ports.Publisher`."""
@@ -61,7 +63,7 @@ class MemoryBroker:
             key=record.key,
             value=record.value,
             headers=record.headers,
-            timestamp_ms=time.time_ns() // 1_000_000,
+            timestamp_ms=time.time_ns() // 1_000_000 + self.ahead_ms,
         )
         self._logs[partition].append(written)
         self._arrived.set()

@@ -42,12 +42,14 @@ class Batch(Generic[T]):
         offsets: Where those records stand.
         next_offset: The position that the group stands at afterwards.
         metadata: What travels beside it.
+        changes: How many changes of the tracker it says, of those that no result shows.
     """
 
     results: Sequence[T]
     offsets: Sequence[int]
     next_offset: int
     metadata: str
+    changes: int
 
 
 class Tracker(Generic[T]):
@@ -75,7 +77,17 @@ class Tracker(Generic[T]):
         self._unnoted = False
         self._ended: deque[tuple[int, T]] = deque()  # ended and not committed
         # An owner says at once that it is there: what happens to it is not a clean end.
-        self.dirty = True
+        self._changes = 1
+        self._told_changes = 0
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something to commit beside results."""
+        return self._changes != self._told_changes
+
+    def touch(self) -> None:
+        """Has the next commit tell how things stand, even when nothing has ended."""
+        self._changes += 1
 
     @property
     def careful(self) -> bool:
@@ -124,7 +136,8 @@ class Tracker(Generic[T]):
 
     def note_begun(self) -> None:
         """Has the next commit say what was begun, if none has yet."""
-        self.dirty = self.dirty or self._unnoted
+        if self._unnoted:
+            self.touch()
 
     def let_go(self) -> None:
         """Nothing is under way any more, and nobody died."""
@@ -134,7 +147,7 @@ class Tracker(Generic[T]):
         """Notes that an engine died while it had the record; returns how often by now."""
         count = self._notes[offset] = self._notes.get(offset, 0) + 1
         self._begun.discard(offset)
-        self.dirty = True
+        self.touch()
         return count
 
     def complete(self, offset: int, result: T) -> None:
@@ -181,7 +194,7 @@ class Tracker(Generic[T]):
             takeovers=0 if offsets else self._takeovers,
             halted_at_ms=self.halted_at_ms,
         )
-        return Batch(results, offsets, next_offset, progress.encode(state))
+        return Batch(results, offsets, next_offset, progress.encode(state), self._changes)
 
     def committed(self, batch: Batch[T]) -> None:
         """Takes in that a batch was committed."""
@@ -194,7 +207,8 @@ class Tracker(Generic[T]):
         self.position = batch.next_offset
         while self._order and self._order[0] < batch.next_offset:
             self._order.popleft()
-        self.dirty = False
+        # What changed while the commit was under way is not told yet.
+        self._told_changes = batch.changes
 
     def _position_after(self, offsets: Sequence[int]) -> int:
         # Everything before the next delivered record that goes on has ended, gaps included.

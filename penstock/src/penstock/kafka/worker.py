@@ -154,7 +154,7 @@ class Worker:
                 else:
                     self._accept(record)
             elif state is Delivered.DONE:
-                self.tracker.dirty = True  # the position may move over it
+                self.tracker.touch()  # the position may move over it
                 self._wake.set()
 
     def ended(self, delivery: Delivery, outputs: Sequence[Outgoing], *, dead: bool) -> None:
@@ -200,7 +200,7 @@ class Worker:
 
     def _halt(self, breach: Breach) -> None:
         self.tracker.halted_at_ms = time.time_ns() // 1_000_000
-        self.tracker.dirty = True
+        self.tracker.touch()
         self._alerts.extend(self._halts.opened(self.partition, breach, self.tracker.halted_at_ms))
         log.error("the partition halts", **self._name(), reason=str(breach))
         metrics.HALTED.labels(*self.partition).set(1)
@@ -244,7 +244,7 @@ class Worker:
         """
         if self.broken:
             return False
-        self.tracker.dirty = True
+        self.tracker.touch()
         try:
             await self._commit(self.tracker.ready(BATCH_RECORDS))
         except LogError as error:
@@ -338,11 +338,14 @@ class Worker:
         for record in noted:
             self.tracker.begin(record.offset)
         if noted:
-            self.tracker.dirty = True
+            self.tracker.touch()
         return noted
 
     def _drop_open(self) -> None:
         deliveries, self._deliveries = list(self._deliveries.values()), {}
+        # All of them before anybody hears of one: what follows it in a line must not end now.
+        for delivery in deliveries:
+            delivery.dropped = True
         for delivery in deliveries:
             delivery.drop()
         self._lane.clear()

@@ -88,13 +88,15 @@ def refusal_of(
             Unavailable(f"the upstream of {name} has no quota left for penstock", retryable=False)
         )
     if status in _TRANSIENT or status >= 500:
+        after_s = retry_after_s(headers, now)
         return Refusal(
             Unavailable(
                 f"the upstream of {name} answers HTTP {status}: try again later",
                 code=Code.ERROR_CODE_OVERLOADED if status == 429 else None,
+                retry_after_s=after_s,
             ),
             again=True,
-            after_s=retry_after_s(headers, now),
+            after_s=after_s,
             limited=status == 429,
         )
     return Refusal(_fault(name, status, code, details))

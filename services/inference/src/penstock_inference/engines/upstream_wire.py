@@ -13,6 +13,7 @@ from penstock_inference.engines.prompting import conversation
 
 __all__ = ["Answer", "Events", "estimated_prompt_tokens", "parsed", "request_of"]
 
+MOST_TOKENS = 2**32 - 1  # that the contract can say
 BYTES_PER_TOKEN = 4  # a customary guess, where nobody tells
 
 _FINISH = {
@@ -129,9 +130,10 @@ class Events:
 class Answer:
     """What of an answer has come, and what it took.
 
-    Usage is what the upstream tells. Where it does not tell (yet): of the answer, the tokens with
-    log-probabilities, else one per event with text; of the prompt, a quarter of its bytes, once
-    anything has come. A whole answer without usage counts a quarter of its bytes too.
+    Usage is what the upstream tells. Where it does not tell (yet), or tells what cannot be: of the
+    answer, the tokens with log-probabilities, else one per event with text; of the prompt, a
+    quarter of its bytes, once anything has come. A whole answer without usage counts a quarter of
+    its bytes too.
 
     Args:
         prompt_tokens: What to count for the prompt where nobody tells.
@@ -231,27 +233,34 @@ class Answer:
             finish=finish,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
-            cached_prompt_tokens=int(details.get("cached_tokens") or 0),
+            cached_prompt_tokens=min(_told(details, "cached_tokens") or 0, self._prompt_tokens),
             log_probabilities=self._log_probabilities,
             first_token_s=self.first_token_s,
         )
 
     @property
     def _prompt_tokens(self) -> int:
-        told = self._usage.get("prompt_tokens")
+        told = _told(self._usage, "prompt_tokens")
         if told is not None:
-            return int(told)
+            return told
         return self._guess if self._begun else 0
 
     @property
     def _completion_tokens(self) -> int:
-        told = self._usage.get("completion_tokens")
-        return self._counted if told is None else int(told)
+        told = _told(self._usage, "completion_tokens")
+        return self._counted if told is None else told
 
     def _hear(self, document: Mapping[str, Any]) -> None:
         usage = document.get("usage")
         if isinstance(usage, Mapping):
             self._usage = usage
+
+
+def _told(usage: Mapping[str, Any], name: str) -> int | None:
+    """A count of tokens that can be one; None where the server says nothing that can."""
+    told = usage.get(name)
+    possible = isinstance(told, int | float) and 0 <= told <= MOST_TOKENS
+    return int(told) if possible else None
 
 
 def _log_probabilities(choice: Mapping[str, Any]) -> list[float]:

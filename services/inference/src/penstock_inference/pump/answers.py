@@ -9,7 +9,8 @@ from google.protobuf import timestamp_pb2
 
 from penstock.codec import decode, encode
 from penstock.errors import Code, PenstockError
-from penstock.identity import response_id_of
+from penstock.failures import is_outage
+from penstock.identity import response_id_of, use_of
 from penstock.kafka.dlq import dead_letter
 from penstock.records import Outgoing, Record
 from penstock.topics import topic_of
@@ -164,6 +165,8 @@ class Answers:
             "the request could not be handled; it is kept on the dead letter topic",
             code=Code.ERROR_CODE_INTERNAL,
         )
+        if isinstance(error, PenstockError) and is_outage(error):
+            reason = error
         admitted = _decoded(record)
         request_id = (
             admitted.request_id
@@ -254,7 +257,11 @@ def _response(
     published_s = admitted.published_at.seconds + admitted.published_at.nanos * 1e-9
     response = response_pb2.GenerateResponse(
         request_id=admitted.request_id,
-        response_id=response_id_of(admitted.request_id),
+        response_id=response_id_of(
+            use_of(
+                admitted.request_id, admitted.request.idempotency_key, admitted.admitted_at.seconds
+            )
+        ),
         outcome=outcome_of(result),
         text=result.text,
         finish_reason=result.finish_reason,

@@ -43,6 +43,7 @@ class Job:
         cache_key: Its name in the answer cache.
         attempt: How often work on it was begun, by dead owners too as far as known.
         failures: How often an engine gave it up without dying.
+        refusals: How often there was too much to do for it.
         work: Its work at an engine.
         chunked: Whether a waiting caller may have text of it.
         observed_tokens: Tokens of its text that were seen in this attempt.
@@ -63,6 +64,7 @@ class Job:
         "item",
         "observed_tokens",
         "order",
+        "refusals",
         "stage",
         "started_s",
         "tokens",
@@ -87,6 +89,7 @@ class Job:
         self.cache_key: CacheKey | None = None
         self.attempt = delivery.deaths
         self.failures = 0
+        self.refusals = 0
         self.work: Work | None = None
         self.chunked = False
         self.observed_tokens = 0

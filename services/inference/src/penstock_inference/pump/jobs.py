@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from penstock.records import Partition, Record
 from penstock_inference.pump.job import Job, Stage
@@ -12,6 +13,24 @@ from penstock_inference.scaling.decision import Load
 __all__ = ["Jobs"]
 
 ENDED_IDS = 100_000
+# Copies of one request are admitted at the same moment, by instances that have not heard of each
+# other yet. A name that comes later than that is used again, which makes it another request.
+COPIES_MS = 60_000
+
+
+class _Place(NamedTuple):
+    """A record's place on the log, and its time in milliseconds since 1970."""
+
+    partition: Partition
+    offset: int
+    at_ms: int
+
+    def is_of(self, record: Record) -> bool:
+        return (self.partition, self.offset) == (record.partition, record.offset)
+
+
+def _place(record: Record) -> _Place:
+    return _Place(record.partition, record.offset, record.timestamp_ms)
 
 
 class Jobs:
@@ -19,7 +38,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
-        self._ended: OrderedDict[str, tuple[Partition, int]] = OrderedDict()
+        self._ended: OrderedDict[str, _Place] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -48,8 +67,7 @@ class Jobs:
         if self._jobs.get(request_id) is job:
             del self._jobs[request_id]
         if ended:
-            record = job.delivery.record
-            self._ended[request_id] = (record.partition, record.offset)
+            self._ended[request_id] = _place(job.delivery.record)
             if len(self._ended) > ENDED_IDS:
                 self._ended.popitem(last=False)
 
@@ -59,15 +77,18 @@ class Jobs:
         Where the very record is here already, its partition was taken anew and nobody waits for
         the old job, which is dropped.
         """
-        here = (record.partition, record.offset)
         known = self._jobs.get(request_id)
         if known is not None:
-            other = known.delivery.record
-            if (other.partition, other.offset) != here:
+            if not _place(known.delivery.record).is_of(record):
                 return True
             known.delivery.drop()
+        ended = self._ended.get(request_id)
         # An end that was never committed is no end.
-        return self._ended.get(request_id, here) != here
+        return (
+            ended is not None
+            and not ended.is_of(record)
+            and abs(record.timestamp_ms - ended.at_ms) < COPIES_MS
+        )
 
     def runnable(self) -> dict[str, Load]:
         """Work for each base model's engines, running or free to run.

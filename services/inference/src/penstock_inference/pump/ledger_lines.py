@@ -6,6 +6,7 @@ import datetime as dt
 
 from google.protobuf import timestamp_pb2
 
+from penstock.identity import use_of
 from penstock.v1 import admitted_pb2, common_pb2, usage_pb2
 
 __all__ = ["kind_of", "usage_of_generation", "usage_of_hit"]
@@ -66,9 +67,12 @@ def _line(
     observed = timestamp_pb2.Timestamp()
     observed.FromDatetime(now)
     # `req-1/cache-hit`: one line of a kind per request, however often it is written.
+    use = use_of(
+        admitted.request_id, admitted.request.idempotency_key, admitted.admitted_at.seconds
+    )
     suffix = usage_pb2.UsageKind.Name(kind).removeprefix("USAGE_KIND_").lower().replace("_", "-")
     return usage_pb2.UsageLine(
-        line_id=f"{admitted.request_id}/{suffix}",
+        line_id=f"{use}/{suffix}",
         request_id=admitted.request_id,
         kind=kind,
         tenant=admitted.request.tenant,

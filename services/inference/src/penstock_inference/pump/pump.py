@@ -14,7 +14,15 @@ from collections.abc import Callable, Sequence
 from opentelemetry import context as trace_context
 
 from penstock.errors import InvalidRequest, PenstockError, Unavailable
-from penstock.failures import MAX_ATTEMPTS, MAX_DEATHS, SUSPECT_DEATHS, Poisoned, retry_delay_s
+from penstock.failures import (
+    MAX_DEATHS,
+    SUSPECT_DEATHS,
+    Poisoned,
+    Way,
+    is_outage,
+    retry_delay_s,
+    way_of,
+)
 from penstock.kafka.consumer import Delivery
 from penstock.records import Outgoing, Record
 from penstock.routing import RouteTable, prompt_of, rechoose, variant_of, withdrawn
@@ -158,7 +166,7 @@ class Pump:
         if job.stage is Stage.ENDING:
             self._finish(job, ending_of(job, result))
         elif result.HasField("error") and result.error.retryable:
-            self._retry(job, PenstockError.from_proto(result.error))
+            self._try_again(job, result)
         else:
             if not result.HasField("error"):
                 self._cache.put(job.cache_key, result, time.monotonic())
@@ -204,6 +212,8 @@ class Pump:
         except InvalidRequest as error:
             self._finish(job, failure_of(error))
             return
+        # Of the variant that answers now: another one's answer has no place under its name.
+        job.cache_key = self._cache.key(job.admitted, job.variant)
         if not job.started_s and self._answer_from_cache(job):
             return
         job.stage = Stage.QUEUED
@@ -235,8 +245,6 @@ class Pump:
         return variant
 
     def _answer_from_cache(self, job: Job) -> bool:
-        assert job.variant is not None
-        job.cache_key = self._cache.key(job.admitted, job.variant)
         hit = self._cache.get(job.cache_key, time.monotonic())
         if hit is None:
             return False
@@ -296,18 +304,32 @@ class Pump:
             job.work.forget()
             self._left_engine(job)
 
-    def _retry(self, job: Job, error: PenstockError) -> None:
-        job.failures += 1
-        if job.failures >= MAX_ATTEMPTS:
+    def _try_again(self, job: Job, result: engine_service_pb2.WorkResult) -> None:
+        """What an engine could not do now: again later, or its error is the end."""
+        error = PenstockError.from_proto(result.error)
+        request_id = job.admitted.request_id
+        way = way_of(error, attempt=job.failures + 1)
+        if way is Way.WAIT:
+            job.refusals += 1
+            delay_s = retry_delay_s(job.refusals, request_id)
+        elif way is Way.RETRY:
+            job.failures += 1
+            delay_s = retry_delay_s(job.failures, request_id)
+        elif way is Way.BURY:
             self._bury(job, error)
             return
+        else:
+            self._finish(job, result)
+            return
+        delay_s = max(delay_s, error.retry_after_s or 0)
+        if self._now() + delay_s >= job.deadline_s:
+            # It would only expire: whoever waits hears the reason, and when to come again.
+            self._finish(job, result)
+            return
         log.warning(
-            "an engine gave up",
-            request_id=job.admitted.request_id,
-            attempt=job.attempt,
-            reason=error.message,
+            "an engine gave up", request_id=request_id, attempt=job.attempt, reason=error.message
         )
-        self._wait(job, retry_delay_s(job.failures, job.admitted.request_id))
+        self._wait(job, delay_s)
 
     def _wait(self, job: Job, delay_s: float) -> None:
         job.stage = Stage.WAITING
@@ -337,7 +359,8 @@ class Pump:
             job.delivery.record, error, self._now(), attempts=max(1, job.attempt)
         )
         log.error("a request is given up", request_id=job.admitted.request_id, error=str(error))
-        job.delivery.complete(outputs, dead=True)
+        # What is away for everybody says nothing of the records: no partition halts for it.
+        job.delivery.complete(outputs, dead=not is_outage(error))
         self._close(job)
 
     def _finish(
@@ -379,7 +402,8 @@ class Pump:
         self._jobs.close(job, ended=ended)
         if job.order is not None:
             following = self._turns.leave(job.order, job)
-            if following is not None:
+            # One that is to be dropped as well begins nothing.
+            if following is not None and not following.delivery.dropped:
                 self._queue(following)
 
     # --- Time

@@ -115,7 +115,7 @@ class PumpReplica:
 
     def _route(self, record: Record) -> None:
         if record.value is None:
-            self._routes.remove((record.key or b"").decode())
+            self._routes.remove((record.key or b"").decode("utf-8", "replace"))
         else:
             try:
                 self._routes.apply(decode(record, route_pb2.Route))

@@ -200,7 +200,12 @@ class _Work:
         result = self._stream.add(self).result
         if isinstance(event, Completion):
             metrics.GENERATED_TOKENS.inc(event.completion_tokens)
-            write_result(result, event, time.monotonic() - self._started)
+            try:
+                write_result(result, event, time.monotonic() - self._started)
+            except (ValueError, TypeError) as error:
+                # Half of an answer would be one.
+                result.Clear()
+                result.error.CopyFrom(self._error_of(error).to_proto())
         else:
             result.error.CopyFrom(self._error_of(event).to_proto())
 
@@ -216,7 +221,7 @@ class _Work:
             return error
         log.error("generation failed", request_id=self.request_id, exc_info=error)
         # The text of an unforeseen error may hold the prompt. Another run may go well.
-        return Unavailable(f"the engine failed: {type(error).__name__}")
+        return PenstockError(f"the engine failed: {type(error).__name__}", retryable=True)
 
     def _write_chunk(self, delta: Delta) -> None:
         self._crc = zlib.crc32(delta.text.encode(), self._crc)

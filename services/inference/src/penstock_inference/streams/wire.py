@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf import json_format
 
-from penstock.errors import Code, PenstockError
-from penstock.v1 import engine_service_pb2, response_pb2
+from penstock.errors import Code, InvalidRequest, PenstockError
+from penstock.v1 import engine_service_pb2, request_pb2, response_pb2
 from penstock_inference.engines.generation import Completion, Finish, Generation, Message, Passage
 
 __all__ = ["MESSAGE_INTERVAL_S", "failure_of", "generation_of", "write_result"]
@@ -21,7 +23,11 @@ _FINISH = {
 
 
 def generation_of(item: engine_service_pb2.WorkItem) -> Generation:
-    """The generation that a work item stands for; admission has filled in every default."""
+    """The generation that a work item stands for; admission has filled in every default.
+
+    Raises:
+        InvalidRequest: Its schema holds what JSON does not.
+    """
     admitted = item.request
     request = admitted.request
     sampling = request.sampling
@@ -39,11 +45,7 @@ def generation_of(item: engine_service_pb2.WorkItem) -> Generation:
         frequency_penalty=sampling.frequency_penalty,
         stop=tuple(sampling.stop),
         seed=sampling.seed,
-        schema=(
-            json_format.MessageToDict(request.response_schema)
-            if request.HasField("response_schema")
-            else None
-        ),
+        schema=_schema(request) if request.HasField("response_schema") else None,
         priority=request.priority,
         stream=admitted.stream,
         adapter=item.adapter,
@@ -51,6 +53,16 @@ def generation_of(item: engine_service_pb2.WorkItem) -> Generation:
         cache_salt=item.cache_salt,
         attempt=item.attempt,
     )
+
+
+def _schema(request: request_pb2.GenerateRequest) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json_format.MessageToDict(request.response_schema)
+    except ValueError as error:
+        raise InvalidRequest(
+            "a schema holds JSON: no NaN, nothing infinite", field="response_schema"
+        ) from error
+    return found
 
 
 def write_result(

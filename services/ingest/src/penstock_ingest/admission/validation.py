@@ -6,11 +6,13 @@ import math
 import re
 from typing import Any
 
+from google.protobuf import struct_pb2
+
 from penstock.errors import InvalidRequest
 from penstock.v1 import feedback_pb2, request_pb2
 from penstock_ingest.errors import TooLarge
 
-__all__ = ["check_feedback", "check_name", "check_request", "check_size"]
+__all__ = ["check_feedback", "check_name", "check_request", "check_schema", "check_size"]
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_PRIORITY = 100
@@ -25,6 +27,8 @@ MAX_CONTEXTS = 256
 MAX_COMMENT = 4096
 MAX_BUSINESS_VALUE = 1e9
 MAX_SCHEMA_BYTES = 64 * 1024
+# Each level is three messages in one another, and Protobuf reads a hundred.
+MAX_SCHEMA_DEPTH = 24
 _UNIT = re.compile(r"[^\s\x00-\x1f]{1,32}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}")
 
@@ -60,7 +64,36 @@ def check_request(request: request_pb2.GenerateRequest) -> None:
         )
     _check_labels(request)
     _check_contexts(request)
-    if request.response_schema.ByteSize() > MAX_SCHEMA_BYTES:
+    if request.HasField("response_schema"):
+        check_schema(request.response_schema)
+
+
+def check_schema(schema: struct_pb2.Struct) -> None:
+    """Refuses a schema that is too large or too deep, or holds numbers that are none in JSON.
+
+    Raises:
+        InvalidRequest: The first fault that was found.
+    """
+    level: list[struct_pb2.Value] = list(schema.fields.values())
+    depth = 1
+    while level:
+        depth += 1
+        if depth > MAX_SCHEMA_DEPTH:
+            raise InvalidRequest(
+                f"the schema is nested more than {MAX_SCHEMA_DEPTH} levels deep; flatten it",
+                field="response_schema",
+            )
+        if not all(math.isfinite(value.number_value) for value in level):
+            raise InvalidRequest(
+                "the schema has a number that is not finite, and JSON knows none; correct it",
+                field="response_schema",
+            )
+        level = [
+            inner
+            for value in level
+            for inner in (*value.struct_value.fields.values(), *value.list_value.values)
+        ]
+    if schema.ByteSize() > MAX_SCHEMA_BYTES:
         raise InvalidRequest(
             f"the schema is larger than {MAX_SCHEMA_BYTES} bytes; simplify it",
             field="response_schema",

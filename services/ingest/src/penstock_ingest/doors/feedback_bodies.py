@@ -25,7 +25,7 @@ def feedback_of(body: Mapping[str, Any], tenant: str) -> feedback_pb2.Feedback:
     given = {name: value for name, value in body.items() if name not in _OURS}
     try:
         feedback = json_format.ParseDict(given, feedback_pb2.Feedback())
-    except (json_format.ParseError, RecursionError) as error:
+    except (json_format.ParseError, RecursionError, OverflowError) as error:
         raise InvalidRequest(
             f"the body is not a Feedback in JSON: {error}",
             code=Code.ERROR_CODE_MALFORMED,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -44,6 +45,8 @@ log = logger(__name__)
 
 MAX_TIMEOUT_S = 86_400.0
 TENANT_HEADER = "x-penstock-tenant"
+# Half of a character, perhaps: as JSON escapes it.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 T = TypeVar("T")
 
 
@@ -235,7 +238,16 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
         if len(body) > limit:
             raise _too_large(limit)
     try:
-        parsed = json.loads(body)
+        parsed = json.loads(body, parse_constant=_no_constant)
+        if _SURROGATE.search(body):
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            "a text ends or begins with half of a character, a \\u escape from d800 to dfff "
+            "without its other half; cut texts between characters",
+            code=Code.ERROR_CODE_MALFORMED,
+            field="body",
+        ) from None
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"the body is not JSON: {error}", code=Code.ERROR_CODE_MALFORMED, field="body"
@@ -245,6 +257,10 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
             "the body is not a JSON object", code=Code.ERROR_CODE_MALFORMED, field="body"
         )
     return parsed
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _too_large(limit: int) -> TooLarge:

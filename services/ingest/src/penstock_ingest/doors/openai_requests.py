@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, Va
 
 from penstock.errors import InvalidRequest
 from penstock.v1 import request_pb2
+from penstock_ingest.admission.validation import check_schema
 
 __all__ = ["Asked", "chat_request", "completion_request", "param_of"]
 
@@ -228,7 +229,7 @@ def _request(body: _Common) -> request_pb2.GenerateRequest:
                 setattr(sampling, name, value)
         name = "priority"
         request.priority = body.priority
-    except ValueError as error:  # an integer beyond the contract's range
+    except (ValueError, OverflowError) as error:  # an integer beyond the contract's range
         raise InvalidRequest(f"{name} is out of range", field=name) from error
     if body.stop:
         sampling.stop.extend([body.stop] if isinstance(body.stop, str) else body.stop)
@@ -266,10 +267,12 @@ def _schema(response_format: _ResponseFormat | None) -> struct_pb2.Struct | None
         )
     try:
         struct.update(schema)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidRequest(
             "it is no JSON Schema", field="response_format.json_schema.schema"
         ) from error
+    # Before it is copied: what is too deep cannot be.
+    check_schema(struct)
     return struct
 
 

@@ -56,8 +56,13 @@ class ResponseIndex:
         self, response: response_pb2.GenerateResponse, key: bytes | None, at_s: float, now_s: float
     ) -> None:
         """Keeps a response; a repeat of one that is kept does nothing."""
-        if response.request_id in self._entries:
-            return
+        known = self._entries.get(response.request_id)
+        if known is not None:
+            if not self._old(known, now_s):
+                return
+            # Its name was used again: after the window a key names another request.
+            del self._entries[response.request_id]
+            self._bytes -= known.size
         size = response.ByteSize() + len(key or b"") + OVERHEAD_BYTES
         self._entries[response.request_id] = Ended(response, key, at_s, size)
         self._bytes += size

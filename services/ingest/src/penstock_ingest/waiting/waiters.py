@@ -41,7 +41,8 @@ class _Wait:
     def __init__(self) -> None:
         self.transcript = Transcript()
         self.response: response_pb2.GenerateResponse | None = None
-        self.error: PenstockError | None = None
+        self.error: PenstockError | None = None  # it never got onto the log
+        self.diverged: Diverged | None = None  # its text cannot go on; its response can come
         self.callers = 0
         self.on_abandoned: Callable[[], None] | None = None
         self._changed = asyncio.Event()
@@ -49,6 +50,11 @@ class _Wait:
     @property
     def ended(self) -> bool:
         return self.response is not None or self.error is not None
+
+    @property
+    def fault(self) -> PenstockError | None:
+        """Why there is no more text."""
+        return self.error or self.diverged
 
     def notify(self) -> None:
         # One event for each change: whoever waits on the old one wakes, whoever comes later
@@ -118,7 +124,7 @@ class Caller:
             PenstockError: The wait was cancelled, or the request never got onto the log.
         """
         while self._wait.response is None:
-            await self._change()
+            await self._change(self._wait.error)
         return self._wait.response
 
     async def next(self) -> Piece | response_pb2.GenerateResponse:
@@ -135,9 +141,9 @@ class Caller:
             transcript = self._wait.transcript
             if len(transcript.text) > self._sent:
                 return self._piece(transcript)
-            if self._wait.error is None and self._wait.response is not None:
+            if self._wait.fault is None and self._wait.response is not None:
                 return self._wait.response
-            await self._change()
+            await self._change(self._wait.fault)
 
     def _piece(self, transcript: Transcript) -> Piece:
         text = transcript.text[self._sent :]
@@ -152,9 +158,9 @@ class Caller:
         self._sent, self._sent_tokens = len(transcript.text), transcript.tokens
         return piece
 
-    async def _change(self) -> None:
-        if self._wait.error is not None:
-            raise self._wait.error
+    async def _change(self, fault: PenstockError | None) -> None:
+        if fault is not None:
+            raise fault
         if self._cancelled:
             raise PenstockError("the call was cancelled", code=Code.ERROR_CODE_CANCELLED)
         try:
@@ -216,14 +222,14 @@ class Waiters:
     def chunk(self, chunk: response_pb2.TokenChunk) -> None:
         """Hands text to those who wait for it, if anybody does."""
         wait = self._waits.get(chunk.request_id)
-        if wait is None or wait.ended:
+        if wait is None or wait.ended or wait.diverged:
             return
         broken = wait.transcript.broken
         try:
             grew = wait.transcript.add(chunk)
         except Diverged as error:
             metrics.STREAM_FAULTS.labels("diverged").inc()
-            wait.error = error
+            wait.diverged = error
             grew = True
         if wait.transcript.broken and not broken:
             metrics.STREAM_FAULTS.labels("lost").inc()
@@ -253,16 +259,16 @@ class Waiters:
             del self._waits[request_id]
             metrics.WAITING.set(len(self._waits))
             # A stream that diverged has ended for its callers; its response can still be fetched.
-            if wait.on_abandoned is not None and wait.error is None:
+            if wait.on_abandoned is not None and wait.fault is None:
                 wait.on_abandoned()
 
 
 def _end(wait: _Wait, response: response_pb2.GenerateResponse) -> None:
     wait.response = response
-    if wait.error is None and response.outcome == response_pb2.OUTCOME_ANSWERED:
+    if wait.fault is None and response.outcome == response_pb2.OUTCOME_ANSWERED:
         try:
             wait.transcript.finish(response.text, response.usage.completion_tokens)
         except Diverged as error:
             metrics.STREAM_FAULTS.labels("diverged").inc()
-            wait.error = error
+            wait.diverged = error
     wait.notify()
