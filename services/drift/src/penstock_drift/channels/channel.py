@@ -263,6 +263,7 @@ class SignalChannel:
             route_version_before=self._onset.route,
             route_version_after=self._route,
             parts=self._parts.tallies() if self._parts is not None else (),
+            shift=told.shift,
         )
 
     def _votes(self) -> tuple[Vote, ...]:
