@@ -28,7 +28,8 @@ from penstock_drift import metrics
 from penstock_drift.notify.alertmanager import Forwarder, addresses
 from penstock_drift.policy.document import Policy, Severity
 from penstock_drift.records.signal_wire import SignalWriter
-from penstock_drift.remedies.agent import RemedyAgent, RemedyView
+from penstock_drift.remedies.agent import RemedyAgent
+from penstock_drift.remedies.view import RemedyView
 from penstock_drift.selftest.agent import SelfTestAgent
 from penstock_drift.servicer import DriftServicer
 from penstock_drift.settings import DriftSettings
