@@ -251,6 +251,17 @@ def test_a_finding_writes_route_and_alert_and_its_end_closes_the_alert() -> None
     assert world.hear(event("e3", action="", state=drift_pb2.DRIFT_STATE_ARMED)) == []
 
 
+def test_the_end_of_another_finding_of_the_incident_closes_nothing() -> None:
+    world = World()
+    for out in world.hear(event(segment="task=refund")):
+        world.write(out)
+    over = {"action": "", "state": drift_pb2.DRIFT_STATE_COOLDOWN}
+    assert world.hear(event("e2", signal="latency", segment="task=refund", **over)) == []
+    assert world.hear(event("e3", **over)) == []
+    (end,) = world.alerts(world.hear(event("e4", segment="task=refund", **over)))
+    assert (end.incident_id, end.state) == ("remedy/e1", alert_pb2.ALERT_STATE_RESOLVED)
+
+
 def test_a_finding_writes_measure_and_alert_together_and_a_repeat_is_no_second_measure() -> None:
     world = World(
         parse_policy(
@@ -273,6 +284,7 @@ def test_what_a_former_version_asked_for_is_over_with_its_finding() -> None:
     world = World()
     old = alert_of(ask(), decide(ask(), remedy(), [], CANARY, NOW_MS), NOW_MS)
     old.labels["outcome"] = "requested"
+    del old.labels["segment"]
     world.write(encode(old, topic="p.alerts", key=old.incident_id, source="drift"))
     (over,) = world.alerts(world.hear(event("e2", action="", state=drift_pb2.DRIFT_STATE_COOLDOWN)))
     assert over.state == alert_pb2.ALERT_STATE_RESOLVED

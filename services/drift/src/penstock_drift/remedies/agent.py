@@ -113,7 +113,7 @@ class RemedyAgent:
 
     def _ended(self, event: drift_pb2.DriftEvent, now_ms: int) -> Sequence[Outgoing]:
         open_ = self._view.account().open.get(event.incident_id, {}) if event.incident_id else {}
-        ended = [resolved(alert, now_ms) for alert in open_.values()]
+        ended = [resolved(alert, now_ms) for alert in open_.values() if _asked(alert, event)]
         if ended:
             self._view.write(event.event_id, ended)
         return [self._alert_record(alert) for alert in ended]
@@ -136,3 +136,13 @@ class RemedyAgent:
             source="drift",
             event_id=f"route:{route.model}:{route.version}",
         )
+
+
+def _asked(alert: alert_pb2.Alert, event: drift_pb2.DriftEvent) -> bool:
+    """Whether a remedy was asked for by the finding that an event ends.
+
+    Others of its incident may stand for longer, or end before.
+    """
+    # Alerts of former versions do not say the segment.
+    segment = alert.labels.get("segment", event.segment)
+    return (alert.labels["signal"], segment) == (event.signal, event.segment)
