@@ -111,7 +111,11 @@ class Doors:
             caught_up = [
                 self._read(parts, name, start, *takers)
                 for name, start, takers in (
-                    ("alerts", Start.BEGINNING, (self._feed.on_alert, self._remedies.on_alert)),
+                    (
+                        "alerts",
+                        Start.BEGINNING,
+                        (self._feed.on_alert, self._remedies.on_alert, self._self_test.on_alert),
+                    ),
                     ("alert_actions", Start.BEGINNING, (self._feed.on_action,)),
                     ("drift_state", Start.BEGINNING, (self._view.on_state,)),
                     ("drift", Start.BEGINNING, (self._view.on_event, self._self_test.on_event)),
