@@ -238,6 +238,19 @@ def test_a_season_is_no_change() -> None:
     assert highest < math.log(1e4)
 
 
+def test_a_change_is_found_where_there_is_no_traffic_at_night() -> None:
+    watch = Watch(season="day", season_periods=3)
+    channel, draw = SignalChannel(declared(SignalType.NUMBER), watch), random.Random(2)
+    # Five days, and two hours of the sixth, from eight in the morning to eight in the evening.
+    for minute in range((5 * 24 + 10) * 60):
+        day, hour = divmod(minute // 60, 24)
+        if 8 <= hour < 20:
+            exemplar = Exemplar("r", Source("responses", 0, minute), minute * 60_000, math.nan)
+            channel.update(draw.gauss(hour / 2 + (day == 5), 1), exemplar)
+    assert not channel.warming
+    assert channel.log_evidence >= math.log(1e4)
+
+
 def test_the_bank_makes_what_the_policy_asks_for() -> None:
     policy = parse_policy("signals: {number: {enabled: false}, binary: {block: 5}}")
     bank = CatalogueBank({each.name: each for each, _ in CASES})
