@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,7 +19,7 @@ from penstock.incidents import AlertBook
 from penstock.records import Partition, Record
 from penstock.settings import SettingsError
 from penstock.v1 import alert_pb2, drift_pb2
-from penstock_drift.notify.alertmanager import Alertmanager, Forwarder, addresses
+from penstock_drift.notify.alertmanager import Alertmanager, Forwarder, Unreachable, addresses
 from penstock_drift.notify.payloads import payloads
 from penstock_drift.views.feed import IncidentFeed
 
@@ -213,6 +215,44 @@ async def test_one_that_does_not_answer_keeps_the_others_from_nothing(receiver: 
     assert len(receiver.posts) == 1
     receiver.status = 400
     await forwarder(feed, receiver.address).tell()
+
+
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """The address of a server that answers one request with some bytes, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            caller, _ = server.accept()
+            with caller:
+                while not caller.recv(65536).endswith(b"]"):
+                    pass
+                caller.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort",
+        b"HTTP/1.1 500 Broken\r\nContent-Length: 99\r\n\r\nshort",
+        b"",
+    ],
+)
+async def test_whatever_answers_there_ends_nothing(answer: bytes) -> None:
+    with answering(answer) as address, pytest.raises(Unreachable, match="127"):
+        await Alertmanager(address).post([{"labels": {}}])
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "http://[::1", "http://a b"])
+async def test_an_address_that_is_none_ends_nothing(address: str) -> None:
+    with pytest.raises(Unreachable):
+        await Alertmanager(address).post([{"labels": {}}])
 
 
 async def test_a_change_is_told_soon_and_all_is_told_again(receiver: Receiver) -> None:

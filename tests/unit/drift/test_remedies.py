@@ -15,8 +15,9 @@ from penstock.measures import Kind, Measures
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2, route_pb2
 from penstock_drift.policy.document import Policy, Remedy, parse_policy
-from penstock_drift.remedies.agent import RemedyAgent, RemedyView
+from penstock_drift.remedies.agent import RemedyAgent
 from penstock_drift.remedies.decision import Ask, Deed, Outcome, alert_of, ask_of, decide
+from penstock_drift.remedies.view import RemedyView
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 NOW_MS = round(NOW.timestamp() * 1000)
@@ -250,6 +251,17 @@ def test_a_finding_writes_route_and_alert_and_its_end_closes_the_alert() -> None
     assert world.hear(event("e3", action="", state=drift_pb2.DRIFT_STATE_ARMED)) == []
 
 
+def test_the_end_of_another_finding_of_the_incident_closes_nothing() -> None:
+    world = World()
+    for out in world.hear(event(segment="task=refund")):
+        world.write(out)
+    over = {"action": "", "state": drift_pb2.DRIFT_STATE_COOLDOWN}
+    assert world.hear(event("e2", signal="latency", segment="task=refund", **over)) == []
+    assert world.hear(event("e3", **over)) == []
+    (end,) = world.alerts(world.hear(event("e4", segment="task=refund", **over)))
+    assert (end.incident_id, end.state) == ("remedy/e1", alert_pb2.ALERT_STATE_RESOLVED)
+
+
 def test_a_finding_writes_measure_and_alert_together_and_a_repeat_is_no_second_measure() -> None:
     world = World(
         parse_policy(
@@ -272,7 +284,8 @@ def test_what_a_former_version_asked_for_is_over_with_its_finding() -> None:
     world = World()
     old = alert_of(ask(), decide(ask(), remedy(), [], CANARY, NOW_MS), NOW_MS)
     old.labels["outcome"] = "requested"
-    world.view.take(old)
+    del old.labels["segment"]
+    world.write(encode(old, topic="p.alerts", key=old.incident_id, source="drift"))
     (over,) = world.alerts(world.hear(event("e2", action="", state=drift_pb2.DRIFT_STATE_COOLDOWN)))
     assert over.state == alert_pb2.ALERT_STATE_RESOLVED
 
@@ -289,6 +302,40 @@ def test_a_second_finding_waits_until_the_first_ones_route_is_read_back() -> Non
     assert "takes no traffic in version 3 any more" in alert.summary
 
 
+def test_an_event_whose_transaction_failed_has_its_remedy_when_it_comes_again() -> None:
+    world = World()
+    # Nothing of what is written first comes onto the log.
+    assert [out.topic for out in world.hear(event())] == ["p.alerts", "p.routes"]
+    again = world.hear(event())
+    assert [out.topic for out in again] == ["p.alerts", "p.routes"]
+    assert decode(world.write(again[1]), route_pb2.Route).version == 3
+    world.write(again[0])
+    end = event("e2", action="", state=drift_pb2.DRIFT_STATE_COOLDOWN)
+    assert len(world.hear(end)) == 1
+    (over,) = world.alerts(world.hear(end))
+    assert over.state == alert_pb2.ALERT_STATE_RESOLVED
+
+
+def test_what_never_came_onto_the_log_does_not_count_within_the_hour() -> None:
+    world = World(parse_policy("actions: {remedies: [{name: back, do: scale, dry_run: false}]}"))
+    assert [out.topic for out in world.hear(event())] == ["p.alerts", "p.control"]
+    # The event comes again, and now the remedy is not in the policy.
+    policy, world.policy = world.policy, Policy()
+    (alert,) = world.alerts(world.hear(event()))
+    assert alert.labels["outcome"] == "refused"
+    world.policy = policy
+    assert [out.topic for out in world.hear(event("e2"))] == ["p.alerts", "p.control"]
+
+
+def test_what_another_worker_decided_holds() -> None:
+    world = World()
+    world.hear(event())
+    # The partition went to another worker before the commit.
+    refused = alert_of(ask(), decide(ask(), None, [], CANARY, NOW_MS), NOW_MS)
+    world.write(encode(refused, topic="p.alerts", key=refused.incident_id, source="drift"))
+    assert [out.topic for out in world.hear(event("e2"))] == ["p.alerts", "p.routes"]
+
+
 def test_a_view_read_from_the_log_knows_what_was_done() -> None:
     world = World()
     for out in world.hear(event()):
@@ -296,8 +343,8 @@ def test_a_view_read_from_the_log_knows_what_was_done() -> None:
     fresh = RemedyView()
     for record in world.log.read("p.alerts"):
         fresh.on_alert(record)
-    assert fresh.deeds == world.view.deeds
-    assert set(fresh.open) == {"drift/i1"}
+    assert fresh.account().deeds == world.view.account().deeds
+    assert set(fresh.account().open) == {"drift/i1"}
 
 
 def test_a_remedy_that_left_the_policy_is_not_carried_out() -> None:

@@ -121,7 +121,7 @@ class ToyChannel:
             onset_latest_ms=s["onset"],
             before=Interval(s["mean"], s["mean"], s["mean"]),
             after=Interval(after, after, after),
-            effect=Interval(after - s["mean"], 0.0, 0.0),
+            effect=Interval(*[after - s["mean"]] * 3),
             observations_after=s["after"],
             observations_before=s["n"],
             histogram=Histogram((), (), (), ()),

@@ -604,6 +604,7 @@ class SignalEvidence(_message.Message):
     ADAPTER_BEFORE_FIELD_NUMBER: _builtins.int
     ADAPTER_AFTER_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     segment: _builtins.str
@@ -656,6 +657,10 @@ class SignalEvidence(_message.Message):
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentTally]:
         """Of all traffic: how its values divide over segments."""
 
+    @_builtins.property
+    def shift(self) -> Global___Interval:
+        """Set where `effect` is that of a change of spread: how far the mean moved, in deviations."""
+
     def __init__(
         self,
         *,
@@ -684,10 +689,11 @@ class SignalEvidence(_message.Message):
         adapter_before: _builtins.str | None = ...,
         adapter_after: _builtins.str | None = ...,
         parts: _abc.Iterable[Global___SegmentTally] | None = ...,
+        shift: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after", "_adapter_before", b"_adapter_before", "adapter_after", b"adapter_after", "adapter_before", b"adapter_before", "after", b"after", "before", b"before", "effect", b"effect", "histogram", b"histogram", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after", "_adapter_before", b"_adapter_before", "adapter_after", b"adapter_after", "adapter_before", b"adapter_before", "after", b"after", "before", b"before", "effect", b"effect", "histogram", b"histogram", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "shift", b"shift"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after", "_adapter_before", b"_adapter_before", "adapter_after", b"adapter_after", "adapter_before", b"adapter_before", "after", b"after", "baseline", b"baseline", "before", b"before", "effect", b"effect", "exemplars_after", b"exemplars_after", "exemplars_before", b"exemplars_before", "histogram", b"histogram", "kind", b"kind", "log_evidence", b"log_evidence", "model", b"model", "observations_after", b"observations_after", "observations_before", b"observations_before", "observations_in_tick", b"observations_in_tick", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "parts", b"parts", "route_version_after", b"route_version_after", "route_version_before", b"route_version_before", "segment", b"segment", "signal", b"signal", "variant", b"variant", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after", "_adapter_before", b"_adapter_before", "adapter_after", b"adapter_after", "adapter_before", b"adapter_before", "after", b"after", "baseline", b"baseline", "before", b"before", "effect", b"effect", "exemplars_after", b"exemplars_after", "exemplars_before", b"exemplars_before", "histogram", b"histogram", "kind", b"kind", "log_evidence", b"log_evidence", "model", b"model", "observations_after", b"observations_after", "observations_before", b"observations_before", "observations_in_tick", b"observations_in_tick", "onset", b"onset", "onset_earliest", b"onset_earliest", "onset_latest", b"onset_latest", "parts", b"parts", "route_version_after", b"route_version_after", "route_version_before", b"route_version_before", "segment", b"segment", "shift", b"shift", "signal", b"signal", "variant", b"variant", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter_after: _TypeAlias = _typing.Literal["adapter_after"]  # noqa: Y015
     _WhichOneofArgType__adapter_after: _TypeAlias = _typing.Literal["_adapter_after", b"_adapter_after"]  # noqa: Y015

@@ -28,7 +28,8 @@ from penstock_drift import metrics
 from penstock_drift.notify.alertmanager import Forwarder, addresses
 from penstock_drift.policy.document import Policy, Severity
 from penstock_drift.records.signal_wire import SignalWriter
-from penstock_drift.remedies.agent import RemedyAgent, RemedyView
+from penstock_drift.remedies.agent import RemedyAgent
+from penstock_drift.remedies.view import RemedyView
 from penstock_drift.selftest.agent import SelfTestAgent
 from penstock_drift.servicer import DriftServicer
 from penstock_drift.settings import DriftSettings
@@ -110,7 +111,11 @@ class Doors:
             caught_up = [
                 self._read(parts, name, start, *takers)
                 for name, start, takers in (
-                    ("alerts", Start.BEGINNING, (self._feed.on_alert, self._remedies.on_alert)),
+                    (
+                        "alerts",
+                        Start.BEGINNING,
+                        (self._feed.on_alert, self._remedies.on_alert, self._self_test.on_alert),
+                    ),
                     ("alert_actions", Start.BEGINNING, (self._feed.on_action,)),
                     ("drift_state", Start.BEGINNING, (self._view.on_state,)),
                     ("drift", Start.BEGINNING, (self._view.on_event, self._self_test.on_event)),

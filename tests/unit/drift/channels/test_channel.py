@@ -12,7 +12,7 @@ import pytest
 from penstock_drift.channels.bank import CatalogueBank, watch_of
 from penstock_drift.channels.channel import SignalChannel, Watch
 from penstock_drift.findings.explain import by_segment, parts_of
-from penstock_drift.policy.document import default_document, parse_policy
+from penstock_drift.policy.document import MIN_BLOCKS, default_document, parse_policy
 from penstock_drift.records.evidence import Channel, Exemplar
 from penstock_drift.records.values import Kind, SignalType, Source, Value
 from penstock_drift.signals.declared import Declaration, Transform
@@ -236,6 +236,39 @@ def test_a_season_is_no_change() -> None:
         highest = max(highest, channel.log_evidence)
         assert channel.warming is (count < 3 * 1440)
     assert highest < math.log(1e4)
+
+
+def test_a_change_is_found_where_there_is_no_traffic_at_night() -> None:
+    watch = Watch(season="day", season_periods=3)
+    channel, draw = SignalChannel(declared(SignalType.NUMBER), watch), random.Random(2)
+    # Five days, and two hours of the sixth, from eight in the morning to eight in the evening.
+    for minute in range((5 * 24 + 10) * 60):
+        day, hour = divmod(minute // 60, 24)
+        if 8 <= hour < 20:
+            exemplar = Exemplar("r", Source("responses", 0, minute), minute * 60_000, math.nan)
+            channel.update(draw.gauss(hour / 2 + (day == 5), 1), exemplar)
+    assert not channel.warming
+    assert channel.log_evidence >= math.log(1e4)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "of_block"),
+    [
+        (declared(SignalType.NUMBER), lambda draw, shift: draw.gauss(shift, 1)),
+        (declared(SignalType.BOUNDED), lambda draw, shift: 0.5 + 0.1 * draw.gauss(shift, 1)),
+        (declared(SignalType.BINARY), lambda draw, shift: draw.random() < 0.2 + 0.4 * shift),
+    ],
+    ids=["number", "bounded", "binary"],
+)
+def test_with_the_fewest_blocks_a_change_by_a_deviation_of_them_is_found(
+    declaration: Declaration, of_block: Callable[[random.Random, float], float]
+) -> None:
+    watch = Watch(baseline_observations=MIN_BLOCKS * 16, block=16)
+    channel, draw = SignalChannel(declaration, watch), random.Random(1)
+    for count in range(16 * 520):
+        # A deviation of a block's mean is a quarter of a value's.
+        channel.update(float(of_block(draw, 0.25 if count >= 16 * 120 else 0)), seen(count))
+    assert channel.log_evidence >= math.log(1e4)
 
 
 def test_the_bank_makes_what_the_policy_asks_for() -> None:

@@ -89,6 +89,18 @@ def test_the_time_of_the_day_or_the_week_is_taken_out(season: str, hours: int) -
     assert 0 < made.allowance < 0.6
 
 
+@pytest.mark.parametrize("noise", [1.0, 1e-7])
+def test_hours_without_traffic_leave_nothing_open(noise: float) -> None:
+    draw = random.Random(4)
+    made = normaliser(season="day")
+    for day, minute in itertools.product(range(4), range(8 * 60, 20 * 60)):
+        value = minute // 60 + draw.gauss(0, noise)
+        made.push(value, day * 24 * HOUR_MS + minute * 60_000)
+    assert made.tuned
+    # Some 150 values an hour: 1.645 deviations over the root of that.
+    assert 0.08 < made.allowance < 0.2
+
+
 def test_blocks_are_averaged() -> None:
     draw = random.Random(5)
     made = normaliser(block=8)

@@ -214,6 +214,18 @@ async def test_a_response_without_its_request_tells_what_it_can() -> None:
     assert "prompt_words" not in observation.values
 
 
+async def test_a_schema_that_json_cannot_say_costs_its_own_signal_only() -> None:
+    message = admitted_pb2.AdmittedRequest(request_id="r1", variant="base")
+    message.request.messages.add(role="user", content="How many?")
+    message.request.response_schema.update({"type": "number", "maximum": float("inf")})
+    request = encode(message, topic="p.admitted", key="r1", source="test", event_id="r1")
+    broker = await drawn_from(request, response(1, 15_500))
+    (observation,) = observations(broker)
+    assert observation.values["turns"] == 1
+    assert "invalid_structure" not in observation.values
+    assert broker.read("p.dlq") == []
+
+
 @pytest.mark.parametrize(
     "fields",
     [

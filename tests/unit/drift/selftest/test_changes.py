@@ -201,6 +201,18 @@ class World:
     def alerts(self) -> list[alert_pb2.Alert]:
         return [decode(record, alert_pb2.Alert) for record in self.log.taken("p.alerts")]
 
+    def read(self, alert: alert_pb2.Alert) -> None:
+        out = encode(alert, topic="p.alerts", key=alert.incident_id, source="drift")
+        self.agent.on_alert(Record(Partition("p.alerts", 0), 0, out.key, out.value, out.headers, 0))
+
+
+async def missed() -> alert_pb2.Alert:
+    """The page that a worker opened on a change of `refusal`; it does not run any more."""
+    world = World()
+    await world.until(200)
+    (alert,) = world.alerts()
+    return alert
+
 
 async def test_a_missed_change_opens_an_incident_and_the_next_found_one_of_it_ends_it() -> None:
     world = World()
@@ -222,6 +234,45 @@ async def test_a_missed_change_opens_an_incident_and_the_next_found_one_of_it_en
     await world.until(275)
     (over,) = world.alerts()
     assert (over.incident_id, over.state) == (alert.incident_id, alert_pb2.ALERT_STATE_RESOLVED)
+
+
+async def test_a_page_of_before_a_restart_ends_with_the_next_found_one() -> None:
+    page = await missed()
+    world = World()
+    world.read(page)
+    await world.until(FIRST / 20 + 10)
+    world.found(world.variant(), "refusal")
+    await world.until(120)
+    (over,) = world.alerts()
+    assert (over.incident_id, over.state) == (page.incident_id, alert_pb2.ALERT_STATE_RESOLVED)
+    assert over.opened_at == page.opened_at
+    world.read(over)
+    await world.until(125)
+    assert world.alerts() == []
+
+
+async def test_a_page_that_is_open_is_not_opened_again_by_another_worker() -> None:
+    page = await missed()
+    world = World()
+    world.read(page)
+    await world.until(200)
+    assert world.alerts() == []
+
+
+@pytest.mark.parametrize(
+    "document", ["self_test: {enabled: false}", "signals: {refusal: {enabled: false}}"]
+)
+async def test_without_a_self_test_of_the_signal_its_page_ends(document: str) -> None:
+    page = await missed()
+    world = World()
+    world.read(page)
+    await world.until(5)
+    assert world.alerts() == []
+    world.policy = parse_policy(document)
+    await world.until(15)
+    (over,) = world.alerts()
+    assert (over.incident_id, over.state) == (page.incident_id, alert_pb2.ALERT_STATE_RESOLVED)
+    assert "no self-test" in over.summary
 
 
 async def test_verdicts_are_told_once_the_log_can_be_written() -> None:

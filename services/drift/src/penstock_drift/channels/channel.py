@@ -33,6 +33,8 @@ SPEAKS_FOR = 200
 # Of what detectors learn and bet on. It rises where that changes: a state of the old ones means
 # nothing to the new, so the baseline is measured anew.
 FORM = 2
+# The same of what seasons leave open in the null.
+SEASONAL_FORM = 2
 # Of the CUSUM, below which what is seen shows nothing yet.
 TELLING = 2.0
 
@@ -263,6 +265,7 @@ class SignalChannel:
             route_version_before=self._onset.route,
             route_version_after=self._route,
             parts=self._parts.tallies() if self._parts is not None else (),
+            shift=told.shift,
         )
 
     def _votes(self) -> tuple[Vote, ...]:
@@ -350,7 +353,8 @@ class SignalChannel:
         """What a state has to have in common with the channel that goes on from it."""
         declared, watch = self._declaration, self._watch
         parts = (declared.type.value, declared.transform.value, declared.higher_is_worse)
-        baseline = (watch.baseline_observations, watch.season, watch.season_periods, watch.block)
+        season = "none" if watch.season == "none" else f"{watch.season}.{SEASONAL_FORM}"
+        baseline = (watch.baseline_observations, season, watch.season_periods, watch.block)
         return "/".join(map(str, (FORM, *parts, *baseline)))
 
 

@@ -43,12 +43,13 @@ class Seen(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What people are told of the values before a change and since."""
+    """What people are told of the values before a change and since; `shift` as in the evidence."""
 
     before: Interval
     after: Interval
     effect: Interval
     histogram: Histogram
+    shift: Interval | None = None
 
 
 class Lane(abc.ABC):
@@ -173,11 +174,11 @@ class NumberLane(Lane):
     def told(self, before: Tally, after: Tally) -> Told:
         """Means, their difference and a histogram."""
         unit = math.sqrt(before.scaled_variance) or 1.0
-        effect = difference(_scaled(before), _scaled(after), unit)
+        effect, shift = difference(_scaled(before), _scaled(after), unit), None
         if self.armed:
             mean, spread = (part.log_evidence for part in self.parts())
             if spread > mean:
-                effect = _spread(before, after)
+                effect, shift = _spread(before, after), effect
         edges = (FIRST_EDGE + BIN_WIDTH * index for index in range(BINS - 1))
         raw = self._normaliser.raw if self._normaliser.piloted else float
         return Told(
@@ -185,6 +186,7 @@ class NumberLane(Lane):
             mean_interval(after.count, after.mean, after.deviation**2),
             effect,
             Histogram(tuple(raw(edge) for edge in edges), (), _counts(before), _counts(after)),
+            shift,
         )
 
     def state(self) -> dict[str, Any]:

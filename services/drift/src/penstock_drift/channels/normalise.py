@@ -61,8 +61,8 @@ class Normaliser:
         tuned: Whether all steps are frozen, so that `push` gives values.
         scaled: The newest value, in the pilot's deviations from its centre and without season;
             0 during the pilot.
-        allowance: How far the season may be off, on average and with 95 % confidence, in the
-            deviations of what `push` gives.
+        allowance: How far the season may be off, on average over the values and with 95 %
+            confidence, in the deviations of what `push` gives.
     """
 
     def __init__(
@@ -182,8 +182,10 @@ class Normaliser:
         prior = min(1e9, within / true) if true > 0 else 1e9
         shrunk = [(total + prior * mean) / (count + prior) for total, count in hours]
         self._season = [round(100 * hour) for hour in shrunk]
-        errors = [1 / math.sqrt(count + prior) for count in self._counts]
-        self.allowance = ALLOWANCE * sum(errors) / len(errors)
+        # By the hour's part of the traffic: one without any is off by whatever it likes, and moves
+        # no value.
+        errors = (count / math.sqrt(count + prior) for count in self._counts if count)
+        self.allowance = ALLOWANCE * sum(errors) / self._seasonal
         self._sums, self._counts = [], []
 
     def _at(self, time_ms: int) -> float:

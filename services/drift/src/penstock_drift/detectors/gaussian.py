@@ -80,8 +80,9 @@ class Gaussian:
             mean = total / count
             variance = max(0.0, square / count - mean * mean) * count / max(1, count - 1)
             bounds.append(upper_mean(mean, math.sqrt(variance), largest, count))
-        # A mean that is off by d makes E[exp(tilt z)] larger by exp(tilt d), clipped or not.
-        off = [math.exp(tilt * allowance) for tilt, _, _ in MEANS]
+        # A mean that is off by d makes E[exp(tilt z)] larger by exp(tilt d), clipped or not. At the
+        # values' own limit the bet wins nothing any more.
+        off = [math.exp(tilt * min(allowance, LIMIT)) for tilt, _, _ in MEANS]
         off += [*off, *(1.0 for _ in SPREADS)]
         self._arm([1.0 / (bound * more) for bound, more in zip(bounds, off, strict=True)])
 

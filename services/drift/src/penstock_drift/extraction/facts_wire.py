@@ -99,8 +99,12 @@ def opinion_of(feedback: feedback_pb2.Feedback) -> Opinion:
     )
 
 
-def _schema(struct: struct_pb2.Struct) -> dict[str, Any]:
-    found: dict[str, Any] = json_format.MessageToDict(struct)
+def _schema(struct: struct_pb2.Struct) -> dict[str, Any] | None:
+    """A schema as JSON; None where JSON cannot say it, such as a bound that is infinite."""
+    try:
+        found: dict[str, Any] = json_format.MessageToDict(struct)
+    except (json_format.Error, ValueError):
+        return None
     return found
 
 

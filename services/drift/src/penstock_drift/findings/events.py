@@ -96,11 +96,18 @@ def event_of(
 
 
 def is_worse(entry: Entry, declarations: Mapping[str, Declaration]) -> bool | None:
-    """Whether the change is for the worse; None where the signal has no better."""
+    """Whether the mean moved for the worse.
+
+    None where the signal has no better, or where chance may have moved the mean either way: a
+    wider spread alone is neither.
+    """
     declared = declarations.get(entry.evidence.signal)
     if declared is None or declared.higher_is_worse is None:
         return None
-    return (entry.evidence.effect.estimate > 0) is declared.higher_is_worse
+    moved = entry.evidence.shift or entry.evidence.effect
+    if moved.low <= 0 <= moved.high:
+        return None
+    return (moved.estimate > 0) is declared.higher_is_worse
 
 
 def unit_of_effect(declared: Declaration | None) -> str:

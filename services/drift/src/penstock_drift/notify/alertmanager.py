@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from penstock_drift import metrics
 from penstock_drift.notify.payloads import payloads
 from penstock_drift.views.feed import IncidentFeed
 
-__all__ = ["Alertmanager", "Forwarder", "addresses"]
+__all__ = ["Alertmanager", "Forwarder", "Unreachable", "addresses"]
 
 log = logger(__name__)
 
@@ -55,20 +56,28 @@ class Alertmanager:
             await asyncio.to_thread(self._post, alerts[start : start + MAX_BATCH])
 
     def _post(self, alerts: Sequence[dict[str, Any]]) -> None:
-        request = urllib.request.Request(  # noqa: S310 - `addresses` lets http and https in only
-            f"{self.address}/api/v2/alerts",
-            data=json.dumps(alerts).encode(),
-            headers={"Content-Type": "application/json"},
-            method="POST",
-        )
+        body = json.dumps(alerts).encode()
         try:
+            request = urllib.request.Request(  # noqa: S310 - `addresses` lets http and https in only
+                f"{self.address}/api/v2/alerts",
+                data=body,
+                headers={"Content-Type": "application/json"},
+                method="POST",
+            )
             with urllib.request.urlopen(request, timeout=POST_S) as answer:  # noqa: S310 - as above
                 answer.read()
         except urllib.error.HTTPError as error:
-            reason = error.read(500).decode("utf-8", "replace")
-            raise Unreachable(f"{self.address} answered {error.code}: {reason}") from error
-        except OSError as error:
-            raise Unreachable(f"{self.address} cannot be reached: {error}") from error
+            raise Unreachable(f"{self.address} answered {error.code}: {_said(error)}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # Whatever answers there may speak no HTTP, or break off; a port may be no number.
+            raise Unreachable(f"{self.address} cannot be reached: {error!r}") from error
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(500).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return "without saying why"
 
 
 class Forwarder:

@@ -132,6 +132,8 @@ class SignalEvidence:
             not known.
         adapter_after: That of the newest route.
         parts: Over all traffic, how the values divide over segments; of signals with a mean.
+        shift: How far the mean moved, in deviations, where `effect` is that of a change of spread;
+            None where `effect` says it.
     """
 
     signal: str
@@ -155,6 +157,7 @@ class SignalEvidence:
     adapter_before: str | None = None
     adapter_after: str | None = None
     parts: tuple[PartTally, ...] = ()
+    shift: Interval | None = None
 
     @property
     def fired(self) -> int:

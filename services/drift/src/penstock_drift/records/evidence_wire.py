@@ -159,6 +159,7 @@ def entry_to_wire(entry: Entry) -> drift_pb2.SignalEvidence:
             )
             for part in found.parts
         ],
+        shift=interval_to_wire(found.shift) if found.shift else None,
     )
 
 
@@ -201,6 +202,7 @@ def entry_from_wire(record: drift_pb2.SignalEvidence) -> Entry:
             PartTally(part.segment, part.before, part.total_before, part.after, part.total_after)
             for part in record.parts
         ),
+        shift=_interval(record.shift) if record.HasField("shift") else None,
     )
     return Entry(
         Key(record.model, record.variant, record.segment), evidence, record.observations_in_tick

@@ -47,6 +47,7 @@ class Ask:
         signal: The signal that changed.
         remedy: The remedy's name.
         found_ms: When it was found, milliseconds since 1970.
+        segment: The part of the traffic in which the signal changed; empty for all.
     """
 
     event_id: str
@@ -56,6 +57,7 @@ class Ask:
     signal: str
     remedy: str
     found_ms: int
+    segment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,7 @@ def ask_of(event: drift_pb2.DriftEvent) -> Ask | None:
         signal=event.signal,
         remedy=event.action,
         found_ms=event.detected_at.ToMilliseconds(),
+        segment=event.segment,
     )
 
 
@@ -255,6 +258,7 @@ def alert_of(ask: Ask, decision: Decision, now_ms: int) -> alert_pb2.Alert:
             "model": ask.model,
             "variant": ask.variant,
             "signal": ask.signal,
+            "segment": ask.segment,
             "remedy": ask.remedy,
             "outcome": str(decision.outcome),
             "finding": ask.incident_id,

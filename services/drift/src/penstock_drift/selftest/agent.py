@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from penstock.codec import JSON, decode, encode
 from penstock.errors import InvalidRequest
@@ -24,6 +24,7 @@ __all__ = ["SelfTestAgent", "missed_alert"]
 log = logger(__name__)
 
 STEP_S = 0.5
+INCIDENT = "drift-self-test"
 RUNBOOK = "docs/runbooks/drift.md"
 
 
@@ -55,8 +56,17 @@ class SelfTestAgent:
         self._test: SelfTest | None = None
         self._tested: Policy | None = None
         self._verdicts: list[Verdict] = []
-        # The alert that is open, by signal.
+        # By incident: the pages that are open, whichever worker opened them, and when.
         self._open: dict[str, alert_pb2.Alert] = {}
+
+    def on_alert(self, record: Record) -> None:
+        """Takes a record of `alerts`; only the self-test's matter."""
+        try:
+            alert = decode(record, alert_pb2.Alert)
+        except InvalidRequest:
+            return
+        if alert.incident_id.startswith(f"{INCIDENT}/"):
+            self._note(alert)
 
     def on_evidence(self, record: Record) -> None:
         """Takes a record of `evidence`: how many signals a finding holds its own among."""
@@ -95,12 +105,20 @@ class SelfTestAgent:
     async def step(self) -> None:
         """Writes what is due and tells of what is known.
 
+        Pages of signals that are not changed any more, as the policy has it, end here.
+
         Raises:
             LogError: Something could not be written; values are lost then, verdicts are told the
                 next time.
         """
         now_ms = round(self._clock().timestamp() * 1000)
         test = self._current(now_ms)
+        changed = test.signals if test is not None else frozenset()
+        await self._end(
+            [alert for alert in self._open.values() if alert.labels["signal"] not in changed],
+            "The policy in force has no self-test of it.",
+            now_ms,
+        )
         if test is None:
             return
         test.armed = sum(self._armed.values())
@@ -124,44 +142,57 @@ class SelfTestAgent:
         return self._test
 
     async def _tell(self, verdict: Verdict, now_ms: int) -> None:
-        alert = self._alert(verdict, now_ms)
-        if alert is not None:
-            record = encode(
-                alert,
-                topic=self._alerts,
-                key=alert.incident_id,
-                source="drift",
-                event_id=alert.alert_id,
-                encoding=JSON,
-            )
-            await self._publisher.publish([record])
-            if alert.state == alert_pb2.ALERT_STATE_RESOLVED:
-                del self._open[verdict.signal]
-            else:
-                self._open[verdict.signal] = alert
-        metrics.SELF_TEST_CHANGES.labels(verdict.signal, str(verdict.result)).inc()
+        known = [each for each in self._open.values() if each.labels["signal"] == verdict.signal]
+        if verdict.result is Result.MISSED and not known:
+            await self._publish([missed_alert(verdict, now_ms)])
         if verdict.result is Result.FOUND:
+            await self._end(known, f"The next one was found after {verdict.values} values.", now_ms)
             metrics.SELF_TEST_DELAY.labels(verdict.signal).set(verdict.values)
+        metrics.SELF_TEST_CHANGES.labels(verdict.signal, str(verdict.result)).inc()
         log.info("self-test", signal=verdict.signal, result=verdict.result, values=verdict.values)
 
-    def _alert(self, verdict: Verdict, now_ms: int) -> alert_pb2.Alert | None:
-        known = self._open.get(verdict.signal)
-        if verdict.result is Result.MISSED and known is None:
-            return missed_alert(verdict, now_ms)
-        if verdict.result is Result.FOUND and known is not None:
-            over = alert_pb2.Alert()
-            over.CopyFrom(known)
-            over.state = alert_pb2.ALERT_STATE_RESOLVED
-            over.alert_id = f"{known.incident_id}/resolved"
-            over.summary = f"The next one was found after {verdict.values} values."
-            over.updated_at.CopyFrom(stamp(now_ms))
-            return over
-        return None
+    async def _end(self, alerts: Sequence[alert_pb2.Alert], why: str, now_ms: int) -> None:
+        if alerts:
+            await self._publish([_ended(alert, why, now_ms) for alert in alerts])
+
+    async def _publish(self, alerts: Sequence[alert_pb2.Alert]) -> None:
+        await self._publisher.publish(
+            [
+                encode(
+                    alert,
+                    topic=self._alerts,
+                    key=alert.incident_id,
+                    source="drift",
+                    event_id=alert.alert_id,
+                    encoding=JSON,
+                )
+                for alert in alerts
+            ]
+        )
+        # They are read back later, and the next step must not say them again.
+        for alert in alerts:
+            self._note(alert)
+
+    def _note(self, alert: alert_pb2.Alert) -> None:
+        if alert.state == alert_pb2.ALERT_STATE_RESOLVED:
+            self._open.pop(alert.incident_id, None)
+        else:
+            self._open[alert.incident_id] = alert
+
+
+def _ended(alert: alert_pb2.Alert, why: str, now_ms: int) -> alert_pb2.Alert:
+    over = alert_pb2.Alert()
+    over.CopyFrom(alert)
+    over.state = alert_pb2.ALERT_STATE_RESOLVED
+    over.alert_id = f"{alert.incident_id}/resolved"
+    over.summary = why
+    over.updated_at.CopyFrom(stamp(now_ms))
+    return over
 
 
 def missed_alert(verdict: Verdict, now_ms: int) -> alert_pb2.Alert:
     """What people are told when a made-up change was not found in time."""
-    incident_id = f"drift-self-test/{verdict.signal}/{now_ms}"
+    incident_id = f"{INCIDENT}/{verdict.signal}/{now_ms}"
     return alert_pb2.Alert(
         alert_id=f"{incident_id}/opened",
         incident_id=incident_id,

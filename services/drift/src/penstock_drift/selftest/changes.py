@@ -119,6 +119,11 @@ class SelfTest:
         self._standing: set[str] = set()
 
     @property
+    def signals(self) -> frozenset[str]:
+        """The signals that are changed now and then."""
+        return frozenset(change.signal for change in self._changes)
+
+    @property
     def changing(self) -> str:
         """The signal that is changed now; empty for none."""
         return self._changes[self._next].signal if self._onset is not None else ""
