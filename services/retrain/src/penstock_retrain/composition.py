@@ -126,4 +126,6 @@ def _prices(settings: RetrainSettings) -> PriceTable | None:
 
 def _registering(parts: Parts) -> Stage:
     settings = parts.settings
-    return RegisteringStage(parts.registry, settings.adapters_dir, settings.models_dir, parts.key)
+    return RegisteringStage(
+        parts.desk, parts.registry, settings.adapters_dir, settings.models_dir, parts.key
+    )

@@ -305,6 +305,34 @@ async def test_who_takes_the_traffic_away_ends_it(make: Callable[..., World]) ->
         await asyncio.wait_for(running, 30)
 
 
+@pytest.mark.parametrize(
+    ("stage", "weight", "says"),
+    [
+        (route_pb2.STAGE_CHAMPION, 100, "makes triage-v1 the champion"),
+        (route_pb2.STAGE_CANDIDATE, 100, "gives triage-v1 50 % of the traffic already"),
+    ],
+)
+async def test_who_gives_a_shadow_clients_is_asked(
+    make: Callable[..., World], stage: route_pb2.Stage.ValueType, weight: int, says: str
+) -> None:
+    here = make(0.9)
+    job = to_shadow(here, POLICY.replace("answers: 10", "answers: 100000"))
+    running = asyncio.create_task(run(here, job))
+    while NEW not in {v.name for v in here.route().variants}:
+        await asyncio.sleep(0.001)
+    route = here.route()
+    route.version += 1
+    old, new = route.variants
+    new.stage, new.weight = stage, weight
+    if stage == route_pb2.STAGE_CHAMPION:
+        old.stage, old.weight = route_pb2.STAGE_CANDIDATE, 0
+    here.place.outbox.observe([route])
+    here.publish()
+    result = await asyncio.wait_for(running, 30)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert says in result.reason
+
+
 async def test_topics_that_were_made_anew_end_it(make: Callable[..., World]) -> None:
     here = make(0.9)
     job = to_shadow(here)

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from penstock.codec import encode
 from penstock.manifest import ManifestError, verify
+from penstock.records import Partition, Record
 from penstock.signing import PublicKeys, SigningKey
-from penstock_retrain.jobs.stages import Outcome, StageBroken
+from penstock.v1 import route_pb2
+from penstock_retrain.jobs.desk import SqlDesk
+from penstock_retrain.jobs.route_view import RouteView
+from penstock_retrain.jobs.stages import NotYet, Outcome, StageBroken
 from penstock_retrain.jobs.states import Job, JobState, Trigger
 from penstock_retrain.registry.stage import RegisteringStage
 from tests.unit.retrain.jobs.places import FOUND, Place
@@ -43,7 +48,11 @@ class Bench:
         self.adapters, self.models = root / "adapters", root / "models"
         self.key = SigningKey.load_or_make(root / "key.pem")
         self.known = PublicKeys.load([root / "key.pem.pub"])
-        self.stage = RegisteringStage(self.place.registry, self.adapters, self.models, self.key)
+        self.view = RouteView()
+        self.desk = SqlDesk(self.place.store, self.place.outbox, self.view, lambda: None)
+        self.stage = RegisteringStage(
+            self.desk, self.place.registry, self.adapters, self.models, self.key
+        )
         self.trained.mkdir(parents=True)
         (self.trained / "adapter_config.json").write_text('{"peft_type": "LORA"}')
         (self.trained / "adapter_model.safetensors").write_bytes(b"weights")
@@ -55,6 +64,14 @@ class Bench:
         facts = {**FOUND[S.TRAINING], "kind": kind, "dir": str(self.trained), "loss": 0.25}
         job = self.place.apply(job, T.DONE, facts=facts)
         return self.place.apply(job, T.DONE, facts=GATES)
+
+    def publish(self) -> None:
+        """What waits in the outbox is on the log."""
+        route = self.place.outbox.head("triage")
+        assert route is not None
+        made = encode(route, topic="routes", key="triage", source="test")
+        place = Partition("routes", 0)
+        self.view.on_record(Record(place, 0, made.key, made.value, made.headers, 0))
 
     async def run(self, job: Job) -> dict[str, str]:
         result = await self.stage.run(job, lambda progress: None)
@@ -159,9 +176,34 @@ async def test_only_what_may_be_served_keeps_its_files(
     for trigger in ends:
         job = bench.place.store.act(job.id, bench.place.event(trigger))
     (bench.adapters / ".triage-v1.half").mkdir()
+    bench.publish()
     await bench.stage.clean(job)
     await bench.stage.clean(job)
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
+
+
+async def test_what_a_route_names_again_keeps_its_files_until_it_does_not(bench: Bench) -> None:
+    job = bench.job()
+    result = await bench.stage.run(job, lambda progress: None)
+    job = bench.place.apply(job, T.DONE, facts=result.facts)
+    job = bench.place.apply(job, T.ABORTED)
+    named = bench.place.outbox.head("triage")
+    assert named is not None
+    named.version += 1
+    added = named.variants.add(name="triage-v1", base_model="triage", adapter="triage-v1")
+    added.stage = route_pb2.STAGE_CANDIDATE
+    bench.place.outbox.observe([named])
+    with pytest.raises(NotYet, match="triage-v1"):
+        await bench.stage.clean(job)
+    assert (bench.adapters / "triage-v1" / "manifest.json").exists()
+    del named.variants[1:]
+    named.version += 1
+    bench.place.outbox.observe([named])
+    with pytest.raises(NotYet):
+        await bench.stage.clean(job)  # engines do not know of it yet
+    bench.publish()
+    await bench.stage.clean(job)
+    assert list(bench.adapters.iterdir()) == []
 
 
 async def test_the_gates_report_goes_with_the_version(bench: Bench, tmp_path: Path) -> None:

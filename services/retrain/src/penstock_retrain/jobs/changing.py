@@ -6,10 +6,11 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from penstock_retrain.jobs import effects
-from penstock_retrain.jobs.outbox import write_change
+from penstock_retrain.jobs.outbox import head, write_change
+from penstock_retrain.jobs.route_plan import names
 from penstock_retrain.jobs.rows import columns_of, job_of
 from penstock_retrain.jobs.stages import RouteChange
-from penstock_retrain.jobs.states import Event, Impossible, Job, transition
+from penstock_retrain.jobs.states import Event, Impossible, Job, Trigger, transition
 from penstock_retrain.registry import records
 from penstock_retrain.registry.versions import (
     CHALLENGER,
@@ -106,6 +107,16 @@ def _retire(connection: Connection, job: Job, event: Event, status: VersionStatu
     if version is None:
         return
     records.set_status(connection, job.model, version.version, status)
+    route = head(connection, job.model)
+    if route is not None and names(route, version.name):
+        # Somebody else made it champion: retired, its weights would go while it answers.
+        if event.trigger is Trigger.ROLLED_BACK_BY_HAND:
+            raise Impossible(
+                f"version {route.version} of the route of {job.model} answers with "
+                f"{version.name}, and somebody else made it so: first write another route with "
+                "penstock routes apply FILE"
+            )
+        return
     reason = job.reason or str(job.state)
     records.retire(connection, job.model, version.version, reason, event.at_us)
 

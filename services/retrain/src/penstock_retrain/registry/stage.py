@@ -16,7 +16,15 @@ from penstock.manifest import (
     write_manifest,
 )
 from penstock.signing import SigningKey
-from penstock_retrain.jobs.stages import Outcome, Progress, StageBroken, StageResult
+from penstock_retrain.jobs.stages import (
+    Candidate,
+    Desk,
+    NotYet,
+    Outcome,
+    Progress,
+    StageBroken,
+    StageResult,
+)
 from penstock_retrain.jobs.states import Job, JobState
 from penstock_retrain.registry.card import model_card
 from penstock_retrain.registry.store import Registry
@@ -34,13 +42,17 @@ class RegisteringStage:
     a killed run's copy is found by the version's name and made anew.
 
     Args:
+        desk: Says what the route names.
         registry: Where versions are.
         adapters: The directory that engines load adapters from.
         models: The directory that full weights go to.
         key: Signs the manifest.
     """
 
-    def __init__(self, registry: Registry, adapters: Path, models: Path, key: SigningKey) -> None:
+    def __init__(
+        self, desk: Desk, registry: Registry, adapters: Path, models: Path, key: SigningKey
+    ) -> None:
+        self._desk = desk
         self._registry = registry
         self._places = {"adapter": adapters, "full": models}
         self._key = key
@@ -58,9 +70,19 @@ class RegisteringStage:
         """Removes what is half made; of a version that may not come back also its files.
 
         One that was rejected was never registered. One that was rolled back, failed or was
-        aborted is retired: its lineage stays, its weights go.
+        aborted is retired: its lineage stays, its weights go, once no route names it.
         """
-        await asyncio.to_thread(self._clean, job)
+        version = await asyncio.to_thread(self._registry.by_job, job.id)
+        if version is None:
+            return
+        await asyncio.to_thread(self._sweep, version)
+        if job.state is JobState.PROMOTED or not version.retired_us:
+            return
+        # Somebody else may have put it back since.
+        standing = await self._desk.standing(job, Candidate(version.name, version.base_model))
+        if standing.names_candidate or not standing.published:
+            raise NotYet(f"{version.name} is retired, and the route of {job.model} may name it")
+        await asyncio.to_thread(self._remove, version)
 
     def _register(self, job: Job) -> StageResult:
         version = self._version(job)
@@ -101,13 +123,13 @@ class RegisteringStage:
         inside.rename(place)
         half.rmdir()
 
-    def _clean(self, job: Job) -> None:
-        version = self._registry.by_job(job.id)
-        if version is None:
-            return
+    def _sweep(self, version: Version) -> None:
         place = self._place(version)
         shutil.rmtree(place.with_name(f".{place.name}.half"), ignore_errors=True)
-        if job.state is not JobState.PROMOTED and version.retired_us and place.exists():
+
+    def _remove(self, version: Version) -> None:
+        place = self._place(version)
+        if place.exists():
             # Renamed first: what an engine finds is whole until it is gone.
             gone = place.with_name(f".{place.name}.gone")
             shutil.rmtree(gone, ignore_errors=True)
