@@ -38,6 +38,15 @@ def said(n: int = 0, **what: Any) -> FeedbackRow:
         ('{"stars": "4"}', "5", "stars", '{"stars": "5"}'),
         ('{"a": true}', "false", "a", '{"a": false}'),
         ('{"a": [1]}', "x", "a", '{"a": "x"}'),
+        # What no JSON text can hold is no label: half a character, a number without an end.
+        (ANSWER, '{"category": "\\ud800"}', "", None),
+        ("no json", '{"category": "\\ud800"}', "", None),
+        ("no json", '{"\\udfff": "x"}', "", None),
+        (ANSWER, '{"category": NaN}', "", None),
+        (ANSWER, '{"category": 1e999}', "", None),
+        ('{"stars": 4}', "NaN", "stars", None),
+        ('{"stars": 4}', "-1e999", "stars", None),
+        ('{"stars": NaN, "a": 1}', '{"a": 2}', "", None),
         ('{"name": "J\xf6rg"}', "Zo\xeb", "name", '{"name": "Zo\xeb"}'),
     ],
 )

@@ -115,6 +115,14 @@ async def test_each_reason_is_counted(store: FileStore, tmp_path: Path) -> None:
     }
 
 
+async def test_a_label_that_cannot_be_written_ends_nothing(
+    store: FileStore, tmp_path: Path
+) -> None:
+    keep(store, [said(1), said(2, label='{"category": "\\ud800"}')])
+    dataset = await selected(store, tmp_path / "d")
+    assert (set(rows(dataset)), dict(dataset.left_out)) == ({"r0001"}, {"label_unusable": 1})
+
+
 async def test_a_request_that_was_never_collected_is_counted(
     store: FileStore, tmp_path: Path
 ) -> None:

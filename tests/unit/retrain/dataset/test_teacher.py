@@ -105,6 +105,16 @@ async def test_busy_is_asked_again_and_a_refusal_is_left_out(tmp_path: Path) -> 
     assert dict(dataset.left_out) == {"untaught": 3}
 
 
+async def test_half_a_character_is_no_answer(tmp_path: Path) -> None:
+    def half(request: httpx.Request) -> httpx.Response:
+        said = b'{"choices": [{"message": {"content": "\\ud800"}}]}'
+        return httpx.Response(200, content=said)
+
+    policy = policies.Teacher(url="http://teacher/v1", model="large")
+    dataset = await made(tmp_path, OpenAITeacher(policy, httpx.MockTransport(half)))
+    assert dict(dataset.left_out) == {"untaught": 5}
+
+
 async def test_one_that_is_away_is_given_up_after_a_while(tmp_path: Path) -> None:
     def away(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("no")

@@ -67,7 +67,8 @@ def apply_label(answer: str, label: str, field: str) -> str | None:
 
     A label that is a JSON object corrects its fields of an answer that is one. A plain label is
     the whole answer, or one field of a JSON answer: `field`, or any that has the value already.
-    Whatever is right stays as it was written, to the character.
+    Whatever is right stays as it was written, to the character. A label whose values no JSON text
+    can hold says nothing.
     """
     wanted, given = _object(label), _object(answer)
     if wanted is None and given is None:
@@ -77,14 +78,15 @@ def apply_label(answer: str, label: str, field: str) -> str | None:
         if not field:
             return answer if any(same(value, label) for value in given.values()) else None
         wanted = {field: _like(given.get(field), label)}
-    if given is None:
-        return json.dumps(wanted, ensure_ascii=False)
+    written = _written(wanted)
+    if given is None or written is None:
+        return written
     changed = {name: value for name, value in wanted.items() if not same(given.get(name), value)}
     if not changed:
         return answer
     spaced = '": ' in answer
     separators = (", ", ": ") if spaced else (",", ":")
-    return json.dumps({**given, **changed}, ensure_ascii=False, separators=separators)
+    return _written({**given, **changed}, separators)
 
 
 def _newest(feedback: Sequence[FeedbackRow], field: str) -> Any:
@@ -101,6 +103,16 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found else None
+
+
+def _written(value: dict[str, Any], separators: tuple[str, str] | None = None) -> str | None:
+    r"""As JSON; None where a number is not finite, or a text has half a character (`\ud800`)."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
+        text.encode()
+    except (ValueError, RecursionError):
+        return None
+    return text
 
 
 def _like(before: Any, label: str) -> Any:

@@ -217,10 +217,11 @@ def _question(teacher: Teacher, example: Example) -> str:
 
 
 def _text(response: httpx.Response) -> str:
-    """The first choice's text; empty where the body is another one."""
+    """The first choice's text; empty where there is none that can be written down."""
     try:
         choice = response.json()["choices"][0]
         text = choice["text"] if "text" in choice else choice["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        text.encode()  # JSON may have half a character, which no file can
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ""
-    return text if isinstance(text, str) else ""
+    return str(text)
