@@ -148,6 +148,7 @@ class Running:
             positions=found.positions,
             watermark_ms=watermark_ms,
             answered=self.journal.answered + found.answered,
+            trims=(*self.journal.trims, found.positions) if found.trimmed else self.journal.trims,
         )
         return found
 
@@ -162,8 +163,12 @@ class Running:
             JOURNAL: self.journal.to_json(),
             "standing": self.standing(),
             "split": _split(self.trial),
-            "dropped": self.trial.evidence().dropped,
+            "dropped": self._dropped(),
         }
+
+    def _dropped(self) -> dict[str, int]:
+        late = {"late_feedback": self.folding.late} if self.folding.late else {}
+        return {**self.trial.evidence().dropped, **late}
 
     def standing(self) -> dict[str, Any]:
         """What is known of each metric: values, difference, and the e-values so far."""
