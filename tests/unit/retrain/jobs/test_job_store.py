@@ -305,6 +305,16 @@ def test_an_ended_job_is_cleaned_up_by_whoever_takes_it(place: Place) -> None:
     assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
 
 
+def test_a_rollback_while_it_is_cleaned_up_is_cleaned_up_after(place: Place) -> None:
+    job = place.apply(place.to(S.CANARY), T.PROMOTE)
+    place.store.release(job)
+    cleaning = place.claim("two")
+    place.store.act(job.id, place.event(T.ROLLED_BACK_BY_HAND))
+    place.store.cleaned(cleaning)
+    place.store.release(cleaning)
+    assert place.claim("two").state is S.ROLLED_BACK
+
+
 def test_pages_and_what_the_budget_needs(place: Place) -> None:
     for number in range(5):
         job = place.to(S.TRAINING, f"job-{number}")
