@@ -94,7 +94,9 @@ def _training(parts: Parts) -> Stage:
         settings.training_retries,
     )
     folder = settings.work_dir / "training"
-    return TrainingStage(folder, resources, _bases(settings), settings.imports_dir, parts.serving)
+    return TrainingStage(
+        parts.desk, folder, resources, _bases(settings), settings.imports_dir, parts.serving
+    )
 
 
 def _bases(settings: RetrainSettings) -> Bases:
