@@ -100,6 +100,27 @@ def test_the_most_trusted_source_decides(
     assert label_of(ANSWER, feedback, policy) == expected
 
 
+@pytest.mark.parametrize(
+    ("labels", "feedback", "expected"),
+    [
+        (["score"], [said(score=1.0)], LeftOut.CUT_OFF),
+        (["score"], [said(score=0.1)], LeftOut.UNLABELLED),
+        # Somebody said all of what is right.
+        (["correction"], [said(correction="all")], Labelled("all", ANSWER, LabelSource.CORRECTION)),
+        (
+            ["score", "label"],
+            [said(1, score=1.0), said(2, label="bug")],
+            Labelled(ANSWER, None, LabelSource.LABEL),
+        ),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_right_by_no_score(
+    labels: list[str], feedback: list[FeedbackRow], expected: Labelled | LeftOut
+) -> None:
+    policy = DatasetPolicy.of({"labels": labels})
+    assert label_of(ANSWER, feedback, policy, cut_off=True) == expected
+
+
 def test_a_teacher_is_left_what_nobody_labelled() -> None:
     policy = DatasetPolicy.of(
         {"labels": ["label", "teacher"], "teacher": {"url": "http://t/v1", "model": "m"}}

@@ -115,6 +115,13 @@ async def test_each_reason_is_counted(store: FileStore, tmp_path: Path) -> None:
     }
 
 
+async def test_a_score_makes_no_cut_off_answer_right(store: FileStore, tmp_path: Path) -> None:
+    liked = {"label": None, "score": 1.0}
+    keep(store, [said(1, **liked), said(2, **liked, response={"finish": "length"})])
+    dataset = await selected(store, tmp_path / "d", {"labels": ["score"]})
+    assert (set(rows(dataset)), dict(dataset.left_out)) == ({"r0001"}, {"cut_off": 1})
+
+
 async def test_a_label_that_cannot_be_written_ends_nothing(
     store: FileStore, tmp_path: Path
 ) -> None:

@@ -105,13 +105,21 @@ async def test_busy_is_asked_again_and_a_refusal_is_left_out(tmp_path: Path) -> 
     assert dict(dataset.left_out) == {"untaught": 3}
 
 
-async def test_half_a_character_is_no_answer(tmp_path: Path) -> None:
-    def half(request: httpx.Request) -> httpx.Response:
-        said = b'{"choices": [{"message": {"content": "\\ud800"}}]}'
-        return httpx.Response(200, content=said)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        '{"message": {"content": "\\ud800"}}',  # half a character
+        '{"message": {"content": "half an ans"}, "finish_reason": "length"}',
+        '{"message": {"content": null}}',
+        "[]",
+    ],
+)
+async def test_what_is_no_whole_answer_teaches_nothing(tmp_path: Path, choice: str) -> None:
+    def door(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=f'{{"choices": [{choice}]}}'.encode())
 
     policy = policies.Teacher(url="http://teacher/v1", model="large")
-    dataset = await made(tmp_path, OpenAITeacher(policy, httpx.MockTransport(half)))
+    dataset = await made(tmp_path, OpenAITeacher(policy, httpx.MockTransport(door)))
     assert dict(dataset.left_out) == {"untaught": 5}
 
 

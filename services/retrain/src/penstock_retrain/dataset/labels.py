@@ -31,7 +31,11 @@ class Labelled:
 
 
 def label_of(
-    answer: str, feedback: Sequence[FeedbackRow], policy: DatasetPolicy
+    answer: str,
+    feedback: Sequence[FeedbackRow],
+    policy: DatasetPolicy,
+    *,
+    cut_off: bool = False,
 ) -> Labelled | LeftOut:
     """The right answer by the most trusted source that has one, or why there is none.
 
@@ -39,6 +43,7 @@ def label_of(
         answer: The answer that was given.
         feedback: What was said of it, the newest last: of each kind the newest counts.
         policy: Which sources count, and in which order.
+        cut_off: The answer was ended by its length: it teaches no end, whatever its score.
     """
     reason = LeftOut.UNLABELLED
     for source in policy.labels:
@@ -53,7 +58,9 @@ def label_of(
                     reason = LeftOut.LABEL_UNUSABLE if target is None else reason
             case LabelSource.SCORE:
                 score = _newest(feedback, "score")
-                target = answer if score is not None and score >= policy.accept_score else None
+                if score is not None and score >= policy.accept_score:
+                    target = None if cut_off else answer
+                    reason = LeftOut.CUT_OFF if cut_off else reason
             case LabelSource.TEACHER:
                 return Labelled("", None, source)
         if target and target.strip():

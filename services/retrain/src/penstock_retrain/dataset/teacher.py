@@ -19,6 +19,7 @@ from penstock_retrain.dataset import policy as policies
 from penstock_retrain.dataset.errors import TeacherError
 from penstock_retrain.dataset.examples import Example
 from penstock_retrain.dataset.gathering import TEACHER_LABEL
+from penstock_retrain.dataset.rows import CUT_OFF
 
 __all__ = ["AnswerLog", "OpenAITeacher", "Teacher", "teach"]
 
@@ -217,9 +218,11 @@ def _question(teacher: Teacher, example: Example) -> str:
 
 
 def _text(response: httpx.Response) -> str:
-    """The first choice's text; empty where there is none that can be written down."""
+    """The first choice's text; empty where it is cut off, or cannot be written down."""
     try:
         choice = response.json()["choices"][0]
+        if choice.get("finish_reason") == CUT_OFF:
+            return ""
         text = choice["text"] if "text" in choice else choice["message"]["content"]
         text.encode()  # JSON may have half a character, which no file can
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
