@@ -13,7 +13,7 @@ from penstock_retrain.dataset import policy as policies
 from penstock_retrain.dataset import teacher as module
 from penstock_retrain.dataset.building import Selection, select_dataset
 from penstock_retrain.dataset.errors import TeacherError
-from penstock_retrain.dataset.examples import Split
+from penstock_retrain.dataset.examples import Example, Pool, Split
 from penstock_retrain.dataset.policy import DatasetPolicy
 from penstock_retrain.dataset.store import FileStore
 from penstock_retrain.dataset.teacher import OpenAITeacher
@@ -57,6 +57,12 @@ class Door:
         return OpenAITeacher(policy, httpx.MockTransport(self))
 
 
+def example(number: int) -> Example:
+    return Example(
+        f"r{number}", "g", (), f"question {number}", "", None, "teacher", {}, 0, Pool.RECENT
+    )
+
+
 async def made(tmp_path: Path, teacher: OpenAITeacher, out: str = "d") -> Any:
     store = FileStore(str(tmp_path / "collected"))
     keep(store, [said(1), *(said(n, label=None) for n in range(2, 7))])
@@ -96,6 +102,21 @@ async def test_a_run_again_asks_only_for_the_rest(tmp_path: Path) -> None:
     assert len(door.asked) == 2
     assert dict(dataset.counts)["label.teacher"] == 3
     assert not answers.exists()
+
+
+def test_kept_answers_may_have_any_character_and_the_last_may_be_half(tmp_path: Path) -> None:
+    path, teacher = tmp_path / "teacher.jsonl", Door().teacher()
+    texts = ["one\u2028two", "three\x85four", "caf\xe9\nau lait"]
+    questions = [example(n) for n in range(len(texts))]
+    log = module.AnswerLog(path)
+    for question, answer in zip(questions, texts, strict=True):
+        log.keep(teacher, question, answer)
+    path.write_bytes(path.read_bytes() + '\n{"question": "x", "answer": "caf\xe9'.encode()[:-1])
+    again = module.AnswerLog(path)
+    assert [again.get(teacher, question) for question in questions] == texts
+    # What is kept after half a line is found, too.
+    again.keep(teacher, example(9), "more")
+    assert module.AnswerLog(path).get(teacher, example(9)) == "more"
 
 
 async def test_busy_is_asked_again_and_a_refusal_is_left_out(tmp_path: Path) -> None:

@@ -145,12 +145,13 @@ class AnswerLog:
         self._path = path
         self._answers: dict[str, str] = {}
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            # By line ends alone: an answer's text may have other separators.
+            for line in path.read_bytes().split(b"\n"):
                 try:
                     found = json.loads(line)
                     self._answers[found["question"]] = found["answer"]
                 except (ValueError, KeyError, TypeError):
-                    continue  # half a line, of a writer that was killed
+                    continue  # half a line, of a writer that was killed, maybe in a character
 
     def get(self, teacher: Teacher, example: Example) -> str | None:
         """What was answered; None where it was not asked."""
