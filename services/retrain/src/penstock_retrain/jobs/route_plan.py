@@ -74,8 +74,8 @@ def rebased(
 ) -> route_pb2.Route | None:
     """A change that was made of `base`, made of a route that somebody else wrote meanwhile.
 
-    None where it must not be, or needs not: somebody else has changed what the candidate gets, and
-    only what takes traffic from it may come after that.
+    None where it must not be: somebody else has changed what the candidate gets, and only what
+    takes traffic from it may come after that. None also where the route says so already.
 
     Args:
         standing: Somebody else's route.
