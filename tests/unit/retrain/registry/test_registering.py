@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +12,17 @@ import pytest
 import yaml
 
 from penstock.codec import encode
-from penstock.manifest import ManifestError, verify
+from penstock.manifest import ManifestError, verify, write_manifest
 from penstock.records import Partition, Record
 from penstock.signing import PublicKeys, SigningKey
 from penstock.v1 import route_pb2
 from penstock_retrain.jobs.desk import SqlDesk
 from penstock_retrain.jobs.route_view import RouteView
-from penstock_retrain.jobs.stages import NotYet, Outcome, StageBroken
+from penstock_retrain.jobs.stages import JobMoved, NotYet, Outcome, StageBroken
 from penstock_retrain.jobs.states import Job, JobState, Trigger
+from penstock_retrain.registry import stage as module
 from penstock_retrain.registry.stage import RegisteringStage
-from tests.unit.retrain.jobs.places import FOUND, Place
+from tests.unit.retrain.jobs.places import FOUND, LEASE_US, Place
 
 S, T = JobState, Trigger
 GATES = {
@@ -132,6 +135,37 @@ async def test_a_killed_run_is_done_again_into_the_same_version(bench: Bench) ->
     assert first == again
     assert [p.name for p in bench.adapters.iterdir()] == ["triage-v1"]
     assert [v.version for v in bench.place.registry.versions("triage")] == [1]
+
+
+async def test_a_copy_that_was_cancelled_is_put_nowhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied, go_on = threading.Event(), threading.Event()
+
+    def slowly(directory: Path, key: SigningKey) -> object:
+        copied.set()
+        assert go_on.wait(30)
+        return write_manifest(directory, key)
+
+    monkeypatch.setattr(module, "write_manifest", slowly)
+    running = asyncio.create_task(bench.stage.run(bench.job(), lambda progress: None))
+    assert await asyncio.to_thread(copied.wait, 30)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()  # its thread has ended
+    assert not (bench.adapters / "triage-v1").exists()
+
+
+async def test_who_has_lost_the_job_puts_nothing_there(bench: Bench) -> None:
+    job = bench.job()
+    bench.place.now_us += LEASE_US
+    theirs = bench.place.claim("two")
+    with pytest.raises(JobMoved):
+        await bench.stage.run(job, lambda progress: None)
+    assert not (bench.adapters / "triage-v1").exists()
+    await bench.run(theirs)
+    assert [p.name for p in bench.adapters.iterdir()] == ["triage-v1"]
 
 
 async def test_full_weights_go_elsewhere_and_are_a_base_model_of_their_own(bench: Bench) -> None:
