@@ -14,6 +14,7 @@ from penstock.v1 import response_pb2, route_pb2
 from penstock_retrain.canary import observing
 from penstock_retrain.canary.shadow_stage import ShadowStage
 from penstock_retrain.canary.stage import CanaryStage
+from penstock_retrain.errors import NotAllowed
 from penstock_retrain.jobs.policy import merged_document
 from penstock_retrain.jobs.stages import Outcome, StageBroken, StageResult, Withdrawn
 from penstock_retrain.jobs.states import Job, JobState, Trigger
@@ -254,6 +255,64 @@ async def test_without_feedback_it_holds_and_then_asks(make: Callable[..., World
     assert job.result(S.CANARY)["journal"]["continued"] == 1
 
 
+async def climbing(here: World, job: Job) -> asyncio.Task[StageResult]:
+    """A canary under way, whose first step is on the log."""
+    stage = CanaryStage(here.desk(), here.log.where(), poll_s=0)
+    running = asyncio.create_task(stage.run(job, lambda _: None))
+    while NEW not in {
+        v.name for v in here.route().variants if v.stage == route_pb2.STAGE_CANDIDATE
+    }:
+        await asyncio.sleep(0.001)
+    return running
+
+
+async def test_a_mismatched_split_is_let_pass_by_a_person(make: Callable[..., World]) -> None:
+    here = make(0.97)
+    job = to_shadow(here)
+    job = ended(here, job, await run(here, job))
+    running = await climbing(here, job)
+    for n in range(60):  # the candidate gets all of them
+        here.log.now_ms += 100
+        here._answer("responses", f"lost{n}", NEW, here.route().version)
+    here.log.now_ms += 5000
+    result = await asyncio.wait_for(running, 30)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "the split of requests is not as declared" in result.reason
+    job = ended(here, job, result)
+    here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    here.place.now_us += LEASE_US
+    job = await both(here, here.place.claim())
+    assert job.state is S.PROMOTED
+
+
+async def test_another_champion_ends_it_until_it_is_back(make: Callable[..., World]) -> None:
+    here = make(0.97)
+    job = to_shadow(here)
+    job = ended(here, job, await run(here, job))
+    running = await climbing(here, job)
+    champion(here, "other")
+    result = await asyncio.wait_for(running, 30)
+    assert "the champion is other now and was triage-base" in result.reason
+    job = ended(here, job, result)
+    with pytest.raises(NotAllowed, match="champion of triage is other now"):
+        here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    champion(here, OLD)
+    here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    here.place.now_us += LEASE_US
+    job = await both(here, here.place.claim())
+    assert job.state is S.PROMOTED
+
+
+def champion(here: World, name: str) -> None:
+    """Somebody else's route, with another champion's name."""
+    route = here.place.outbox.head("triage")
+    assert route is not None
+    route.version += 1
+    next(v for v in route.variants if v.stage == route_pb2.STAGE_CHAMPION).name = name
+    here.place.outbox.observe([route])
+    here.publish()
+
+
 async def test_a_shadow_that_does_not_answer_asks(make: Callable[..., World]) -> None:
     here = make(0.9)
     job = to_shadow(here)
@@ -289,12 +348,7 @@ async def test_who_takes_the_traffic_away_ends_it(make: Callable[..., World]) ->
     here = make(0.9)
     job = to_shadow(here, POLICY.replace("values: 20}", "values: 100000}"))
     job = ended(here, job, await run(here, job))
-    stage = CanaryStage(here.desk(), here.log.where(), poll_s=0)
-    running = asyncio.create_task(stage.run(job, lambda _: None))
-    while NEW not in {
-        v.name for v in here.route().variants if v.stage == route_pb2.STAGE_CANDIDATE
-    }:
-        await asyncio.sleep(0.001)
+    running = await climbing(here, job)
     route = here.place.outbox.head("triage")
     assert route is not None
     route.version += 1

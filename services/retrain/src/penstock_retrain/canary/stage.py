@@ -128,13 +128,15 @@ class CanaryStage:
             return await self._begin(job, policy, progress, asked=asked)
         if not asked:
             return job
-        # A person lets it go on: as long again, and as many values again.
+        # A person lets it go on: as long again, as many values again, whatever the split was.
         journal = Journal.from_json(kept[JOURNAL])
-        config = dict(journal.trial["config"])
-        config["horizon"] += policy.horizon
+        trial = CanaryTest.from_state(dict(journal.trial))
+        trial.recount()
+        state = trial.state()
+        state["config"]["horizon"] += policy.horizon
         journal = dataclasses.replace(
             journal,
-            trial={**journal.trial, "config": config},
+            trial=state,
             since_ms=self._where.clock_ms(),
             continued=journal.continued + 1,
         )
@@ -225,7 +227,7 @@ def _moved(running: Running, standing: Standing) -> Verdict:
 def _other_champion(journal: Journal, standing: Standing) -> str:
     return (
         f"the champion is {standing.champion or 'nobody'} now and was {journal.champion} when it "
-        "was compared: that says nothing of this one"
+        "was compared: that says nothing of this one, and goes on only when that one is back"
     )
 
 
