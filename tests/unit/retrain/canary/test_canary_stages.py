@@ -14,6 +14,7 @@ from penstock.v1 import response_pb2, route_pb2
 from penstock_retrain.canary import observing
 from penstock_retrain.canary.shadow_stage import ShadowStage
 from penstock_retrain.canary.stage import CanaryStage
+from penstock_retrain.canary.trial import CanaryTest
 from penstock_retrain.errors import NotAllowed
 from penstock_retrain.jobs.policy import merged_document
 from penstock_retrain.jobs.stages import Outcome, StageBroken, StageResult, Withdrawn
@@ -115,6 +116,12 @@ async def test_an_equal_candidate_is_promoted_from_the_last_step(
     assert job.state is S.PROMOTED
     shown = job.result(S.SHADOW)["prospects"]
     assert shown["champion_mean"] == pytest.approx(0.9, abs=0.06)
+    # What made a pair in the shadow waits for no other partner.
+    compared = CanaryTest.from_state(job.result(S.SHADOW)["journal"]["trial"])
+    fresh = CanaryTest(compared.config)
+    fresh.begin(0.0)
+    origin = compared.config.primary.origin
+    assert compared.state()["matchers"][origin] == fresh.state()["matchers"][origin]
     canary = job.told(S.CANARY)
     assert canary["verdict"]["decision"] == "promote"
     assert canary["standing"]["accuracy"]["candidate"] >= 20 + 20 + 40

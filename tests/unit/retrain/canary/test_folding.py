@@ -145,6 +145,14 @@ def test_a_pair_needs_both_answers_and_what_is_right(order: tuple[str, ...]) -> 
     assert pairs == [Pair({"accuracy": 0.0}, {"accuracy": 1.0})]
 
 
+@pytest.mark.parametrize("order", [("answer", "copy", "said"), ("answer", "said", "copy")])
+def test_in_pairs_an_opinion_counts_once(order: tuple[str, ...]) -> None:
+    fold = Folding("old", "new", ["accuracy", "score"], Reading("category"), None, pairs=True)
+    assert both(fold, *order) == [Pair({"accuracy": 0.0}, {"accuracy": 1.0})]
+    # What cannot be paired still comes by itself.
+    assert list(fold.said(Opinion("r1", score=0.5))) == [Observation(OLD, {"score": 0.5})]
+
+
 def test_a_copy_without_an_answer_is_no_pair() -> None:
     fold = folding("accuracy")
     silent = answer(variant="new", answered=False, failed=True)

@@ -88,6 +88,8 @@ class Folding:
         settle_ms: How old a request is when it counts for the split: by then the slower arm has
             answered, too, and the arms' shares are not of who is quicker. None where nothing is
             split: nothing is counted.
+        pairs: Metrics that can be paired come in pairs alone: an opinion on an answer that has a
+            copy would count twice otherwise, in its pair and by itself.
 
     Attributes:
         late: Opinions on answers that had been let go of: they gave no values.
@@ -100,13 +102,16 @@ class Folding:
         metrics: Sequence[str],
         reading: Reading,
         settle_ms: int | None,
+        *,
+        pairs: bool = False,
     ) -> None:
         self._arms = {champion: Arm.CHAMPION, candidate: Arm.CANDIDATE}
         self._reading = reading
         self._settle_ms = settle_ms
         self._of_answers = _by_source(metrics, from_opinion=False)
-        self._of_opinions = _by_source(metrics, from_opinion=True)
         self._paired = {name: QUANTITIES[name] for name in metrics if QUANTITIES[name].paired}
+        alone = [name for name in metrics if not pairs or name not in self._paired]
+        self._of_opinions = _by_source(alone, from_opinion=True)
         self._known: dict[str, _Known] = {}
         self._chars = 0
         self._gone: OrderedDict[int, None] = OrderedDict()

@@ -121,7 +121,7 @@ class ShadowStage:
             raise StageBroken(
                 f"{job.model} has no route; write one with: penstock routes apply FILE"
             )
-        folding = folding_for(policy.canary, standing.champion, candidate, split=False)
+        folding = folding_for(policy.canary, standing.champion, candidate)
         observer = Observer(self._where, job.model, candidate.name, folding, copies=True)
         try:
             until_ms = since_ms + round(policy.shadow.max_s * 1000)
