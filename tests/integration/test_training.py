@@ -32,6 +32,7 @@ from penstock_retrain.training.request import Kind, Resources, Trained, Training
 from penstock_retrain.training.runs import Run, ray_folder
 from penstock_retrain.training.stage import TrainingStage
 from tests.integration.triage_datasets import asked, write_triage
+from tests.unit.retrain.training.asked import KeepingDesk
 
 pytestmark = [
     pytest.mark.integration,
@@ -213,7 +214,10 @@ class Place:
     def __init__(self, path: Path) -> None:
         self.said: list[Progress] = []
         self.stage = TrainingStage(
-            path / "training", Resources(retries=1), Bases({"triage": MODEL}, path / "models")
+            KeepingDesk(),
+            path / "training",
+            Resources(retries=1),
+            Bases({"triage": MODEL}, path / "models"),
         )
         self.run = Run((path / "training" / "job-1").resolve())
 

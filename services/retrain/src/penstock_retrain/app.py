@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,20 +30,20 @@ from penstock.v1 import rollouts_service_pb2, rollouts_service_pb2_grpc
 from penstock_retrain.composition import Parts, compose_stages
 from penstock_retrain.dataset.collector import Collector, CollectorConfig
 from penstock_retrain.drift_door import DriftDoor
-from penstock_retrain.errors import NotAllowed, RetrainUnavailable
+from penstock_retrain.errors import RetrainUnavailable
 from penstock_retrain.jobs.desk import SqlDesk
 from penstock_retrain.jobs.feed import JobFeed
 from penstock_retrain.jobs.leases import Leases
 from penstock_retrain.jobs.news import News
 from penstock_retrain.jobs.opening import Opening
-from penstock_retrain.jobs.outbox import Entry, Outbox
+from penstock_retrain.jobs.outbox import Outbox
 from penstock_retrain.jobs.policy import PolicyError, parse_policy
 from penstock_retrain.jobs.route_plan import base_of
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.runner import Runner
-from penstock_retrain.jobs.stages import Progress, RouteChangeKind, Stage
-from penstock_retrain.jobs.states import Event, Job, JobState, Trigger
+from penstock_retrain.jobs.stages import Progress, Stage
+from penstock_retrain.jobs.states import Job, JobState
 from penstock_retrain.jobs.store import JobStore
 from penstock_retrain.registry.lineage import LineageReader
 from penstock_retrain.registry.mirror import MirrorError, Mirroring
@@ -119,7 +118,7 @@ class _Service:
                 f"{settings.topic_prefix}-retrain-routes-{model}",
             ),
             self._topic("routes"),
-            overtaken=self._overtaken,
+            moved=self.moved,
         )
         self._news = News(self._store, self._publisher, self._topic)
         desk = SqlDesk(self._store, self._outbox, self._view, self.moved)
@@ -219,21 +218,6 @@ class _Service:
         except BaseException:
             self._view.put_back(routes)
             raise
-
-    def _overtaken(self, old: Entry, new: Entry | None) -> None:
-        """A promotion whose candidate somebody withdrew in the same instant did not happen."""
-        if old.change.kind is not RouteChangeKind.PROMOTE or new is not None:
-            return
-        event = Event(
-            Trigger.ROLLED_BACK_BY_HAND,
-            time.time_ns() // 1000,
-            "somebody else's route came before the promotion, and withdrew the candidate",
-        )
-        try:
-            self._store.act(old.job_id, event)
-        except NotAllowed as error:
-            log.warning("a promotion was overtaken", job=old.job_id, reason=error.message)
-        self.moved()
 
     def _read(
         self, parts: asyncio.TaskGroup, name: str, start: Start, take: Callable[[Record], None]

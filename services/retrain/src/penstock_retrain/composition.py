@@ -94,7 +94,9 @@ def _training(parts: Parts) -> Stage:
         settings.training_retries,
     )
     folder = settings.work_dir / "training"
-    return TrainingStage(folder, resources, _bases(settings), settings.imports_dir, parts.serving)
+    return TrainingStage(
+        parts.desk, folder, resources, _bases(settings), settings.imports_dir, parts.serving
+    )
 
 
 def _bases(settings: RetrainSettings) -> Bases:
@@ -126,4 +128,6 @@ def _prices(settings: RetrainSettings) -> PriceTable | None:
 
 def _registering(parts: Parts) -> Stage:
     settings = parts.settings
-    return RegisteringStage(parts.registry, settings.adapters_dir, settings.models_dir, parts.key)
+    return RegisteringStage(
+        parts.desk, parts.registry, settings.adapters_dir, settings.models_dir, parts.key
+    )

@@ -14,6 +14,8 @@ from penstock.v1 import response_pb2, route_pb2
 from penstock_retrain.canary import observing
 from penstock_retrain.canary.shadow_stage import ShadowStage
 from penstock_retrain.canary.stage import CanaryStage
+from penstock_retrain.canary.trial import CanaryTest
+from penstock_retrain.errors import NotAllowed
 from penstock_retrain.jobs.policy import merged_document
 from penstock_retrain.jobs.stages import Outcome, StageBroken, StageResult, Withdrawn
 from penstock_retrain.jobs.states import Job, JobState, Trigger
@@ -114,6 +116,12 @@ async def test_an_equal_candidate_is_promoted_from_the_last_step(
     assert job.state is S.PROMOTED
     shown = job.result(S.SHADOW)["prospects"]
     assert shown["champion_mean"] == pytest.approx(0.9, abs=0.06)
+    # What made a pair in the shadow waits for no other partner.
+    compared = CanaryTest.from_state(job.result(S.SHADOW)["journal"]["trial"])
+    fresh = CanaryTest(compared.config)
+    fresh.begin(0.0)
+    origin = compared.config.primary.origin
+    assert compared.state()["matchers"][origin] == fresh.state()["matchers"][origin]
     canary = job.told(S.CANARY)
     assert canary["verdict"]["decision"] == "promote"
     assert canary["standing"]["accuracy"]["candidate"] >= 20 + 20 + 40
@@ -254,6 +262,64 @@ async def test_without_feedback_it_holds_and_then_asks(make: Callable[..., World
     assert job.result(S.CANARY)["journal"]["continued"] == 1
 
 
+async def climbing(here: World, job: Job) -> asyncio.Task[StageResult]:
+    """A canary under way, whose first step is on the log."""
+    stage = CanaryStage(here.desk(), here.log.where(), poll_s=0)
+    running = asyncio.create_task(stage.run(job, lambda _: None))
+    while NEW not in {
+        v.name for v in here.route().variants if v.stage == route_pb2.STAGE_CANDIDATE
+    }:
+        await asyncio.sleep(0.001)
+    return running
+
+
+async def test_a_mismatched_split_is_let_pass_by_a_person(make: Callable[..., World]) -> None:
+    here = make(0.97)
+    job = to_shadow(here)
+    job = ended(here, job, await run(here, job))
+    running = await climbing(here, job)
+    for n in range(60):  # the candidate gets all of them
+        here.log.now_ms += 100
+        here._answer("responses", f"lost{n}", NEW, here.route().version)
+    here.log.now_ms += 5000
+    result = await asyncio.wait_for(running, 30)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "the split of requests is not as declared" in result.reason
+    job = ended(here, job, result)
+    here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    here.place.now_us += LEASE_US
+    job = await both(here, here.place.claim())
+    assert job.state is S.PROMOTED
+
+
+async def test_another_champion_ends_it_until_it_is_back(make: Callable[..., World]) -> None:
+    here = make(0.97)
+    job = to_shadow(here)
+    job = ended(here, job, await run(here, job))
+    running = await climbing(here, job)
+    champion(here, "other")
+    result = await asyncio.wait_for(running, 30)
+    assert "the champion is other now and was triage-base" in result.reason
+    job = ended(here, job, result)
+    with pytest.raises(NotAllowed, match="champion of triage is other now"):
+        here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    champion(here, OLD)
+    here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    here.place.now_us += LEASE_US
+    job = await both(here, here.place.claim())
+    assert job.state is S.PROMOTED
+
+
+def champion(here: World, name: str) -> None:
+    """Somebody else's route, with another champion's name."""
+    route = here.place.outbox.head("triage")
+    assert route is not None
+    route.version += 1
+    next(v for v in route.variants if v.stage == route_pb2.STAGE_CHAMPION).name = name
+    here.place.outbox.observe([route])
+    here.publish()
+
+
 async def test_a_shadow_that_does_not_answer_asks(make: Callable[..., World]) -> None:
     here = make(0.9)
     job = to_shadow(here)
@@ -289,12 +355,7 @@ async def test_who_takes_the_traffic_away_ends_it(make: Callable[..., World]) ->
     here = make(0.9)
     job = to_shadow(here, POLICY.replace("values: 20}", "values: 100000}"))
     job = ended(here, job, await run(here, job))
-    stage = CanaryStage(here.desk(), here.log.where(), poll_s=0)
-    running = asyncio.create_task(stage.run(job, lambda _: None))
-    while NEW not in {
-        v.name for v in here.route().variants if v.stage == route_pb2.STAGE_CANDIDATE
-    }:
-        await asyncio.sleep(0.001)
+    running = await climbing(here, job)
     route = here.place.outbox.head("triage")
     assert route is not None
     route.version += 1
@@ -303,6 +364,34 @@ async def test_who_takes_the_traffic_away_ends_it(make: Callable[..., World]) ->
     here.publish()
     with pytest.raises(Withdrawn):
         await asyncio.wait_for(running, 30)
+
+
+@pytest.mark.parametrize(
+    ("stage", "weight", "says"),
+    [
+        (route_pb2.STAGE_CHAMPION, 100, "makes triage-v1 the champion"),
+        (route_pb2.STAGE_CANDIDATE, 100, "gives triage-v1 50 % of the traffic already"),
+    ],
+)
+async def test_who_gives_a_shadow_clients_is_asked(
+    make: Callable[..., World], stage: route_pb2.Stage.ValueType, weight: int, says: str
+) -> None:
+    here = make(0.9)
+    job = to_shadow(here, POLICY.replace("answers: 10", "answers: 100000"))
+    running = asyncio.create_task(run(here, job))
+    while NEW not in {v.name for v in here.route().variants}:
+        await asyncio.sleep(0.001)
+    route = here.route()
+    route.version += 1
+    old, new = route.variants
+    new.stage, new.weight = stage, weight
+    if stage == route_pb2.STAGE_CHAMPION:
+        old.stage, old.weight = route_pb2.STAGE_CANDIDATE, 0
+    here.place.outbox.observe([route])
+    here.publish()
+    result = await asyncio.wait_for(running, 30)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert says in result.reason
 
 
 async def test_topics_that_were_made_anew_end_it(make: Callable[..., World]) -> None:

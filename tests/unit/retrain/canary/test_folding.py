@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from penstock_retrain.canary import folding as module
 from penstock_retrain.canary.config import Arm
 from penstock_retrain.canary.folding import Count, Finding, Folding, Observation, Pair
 from penstock_retrain.canary.quantities import Answer, Opinion, Reading
@@ -144,6 +145,14 @@ def test_a_pair_needs_both_answers_and_what_is_right(order: tuple[str, ...]) -> 
     assert pairs == [Pair({"accuracy": 0.0}, {"accuracy": 1.0})]
 
 
+@pytest.mark.parametrize("order", [("answer", "copy", "said"), ("answer", "said", "copy")])
+def test_in_pairs_an_opinion_counts_once(order: tuple[str, ...]) -> None:
+    fold = Folding("old", "new", ["accuracy", "score"], Reading("category"), None, pairs=True)
+    assert both(fold, *order) == [Pair({"accuracy": 0.0}, {"accuracy": 1.0})]
+    # What cannot be paired still comes by itself.
+    assert list(fold.said(Opinion("r1", score=0.5))) == [Observation(OLD, {"score": 0.5})]
+
+
 def test_a_copy_without_an_answer_is_no_pair() -> None:
     fold = folding("accuracy")
     silent = answer(variant="new", answered=False, failed=True)
@@ -156,6 +165,17 @@ def test_scores_are_of_the_answer_that_was_shown_and_make_no_pair() -> None:
     shown, copy = answer(variant="old"), answer(variant="new")
     found = [*fold.answered(shown), *fold.copied(copy), *fold.said(Opinion("r1", score=0.5))]
     assert found == [Observation(OLD, {"score": 0.5})]
+
+
+def test_an_opinion_on_what_was_let_go_of_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ANSWERS", 10)
+    fold = folding("accuracy")
+    folded(fold, *(answer(f"r{n}", published_ms=n) for n in range(13)))
+    assert fold.full
+    fold.trim()
+    assert not fold.full
+    found = folded(fold, *(label(f"r{n}") for n in (0, 1, 2, 3, 99)))
+    assert (found, fold.late) == ([Observation(NEW, {"accuracy": 1.0})], 3)
 
 
 def records(draw: random.Random) -> list[Answer | Opinion]:
@@ -193,6 +213,7 @@ def test_folded_again_up_to_where_it_was_it_goes_on_as_if_nothing_had_happened(s
     again = folding("accuracy", "error", "latency_s", settle_ms=300)
     again.begin(4)
     # As `Observer.recall` does: all answers, then all opinions, then what was old enough.
+    # (What was let go of on the way is in test_recalling.py.)
     for kind in (Answer, Opinion):
         folded(again, *(step for _, step in steps[:cut] if isinstance(step, kind)))
     list(again.settled((cut - 1) * 7))

@@ -239,3 +239,20 @@ def test_saved_at_any_point_it_goes_on_as_if_nothing_had_happened(
         getattr(stopped, name)(*arguments)
     assert json.dumps(stopped.state()) == json.dumps(straight.state())
     assert stopped.decide() == straight.decide()
+
+
+def test_a_split_that_a_person_lets_pass_is_checked_anew() -> None:
+    draw = random.Random(1)
+    trial = CanaryTest(CanaryConfig(MetricSpec("accuracy")))
+    trial.begin(0.5)
+    for _ in range(60):
+        trial.count(Arm.CHAMPION)
+    assert trial.decide().decision is Decision.INCONCLUSIVE
+    trial = CanaryTest.from_state(trial.state())
+    trial.recount()
+    for _ in range(5000):
+        trial.count(draw.choice(list(Arm)))
+    assert trial.decide().decision is Decision.HOLD
+    for _ in range(500):
+        trial.count(Arm.CHAMPION)
+    assert trial.decide().decision is Decision.INCONCLUSIVE

@@ -121,6 +121,16 @@ async def test_what_trying_again_would_not_help_fails_the_job(
         await stage.run(job(policy), lambda _: None)
 
 
+async def test_a_file_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
+    class Torn(FileStore):
+        def list(self, folder: str) -> list[str]:
+            raise ValueError("not a Parquet file")
+
+    stage = DatasetStage(Desk(), Torn(str(tmp_path)), tmp_path / "jobs", Found())
+    with pytest.raises(ValueError, match="Parquet"):
+        await stage.run(job(kind=CauseKind.MANUAL), lambda _: None)
+
+
 class Clock:
     """Time that passes while the stage sleeps, and what is said meanwhile."""
 

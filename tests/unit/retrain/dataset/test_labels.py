@@ -38,6 +38,15 @@ def said(n: int = 0, **what: Any) -> FeedbackRow:
         ('{"stars": "4"}', "5", "stars", '{"stars": "5"}'),
         ('{"a": true}', "false", "a", '{"a": false}'),
         ('{"a": [1]}', "x", "a", '{"a": "x"}'),
+        # What no JSON text can hold is no label: half a character, a number without an end.
+        (ANSWER, '{"category": "\\ud800"}', "", None),
+        ("no json", '{"category": "\\ud800"}', "", None),
+        ("no json", '{"\\udfff": "x"}', "", None),
+        (ANSWER, '{"category": NaN}', "", None),
+        (ANSWER, '{"category": 1e999}', "", None),
+        ('{"stars": 4}', "NaN", "stars", None),
+        ('{"stars": 4}', "-1e999", "stars", None),
+        ('{"stars": NaN, "a": 1}', '{"a": 2}', "", None),
         ('{"name": "J\xf6rg"}', "Zo\xeb", "name", '{"name": "Zo\xeb"}'),
     ],
 )
@@ -89,6 +98,27 @@ def test_the_most_trusted_source_decides(
 ) -> None:
     policy = DatasetPolicy.of({"labels": labels})
     assert label_of(ANSWER, feedback, policy) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "feedback", "expected"),
+    [
+        (["score"], [said(score=1.0)], LeftOut.CUT_OFF),
+        (["score"], [said(score=0.1)], LeftOut.UNLABELLED),
+        # Somebody said all of what is right.
+        (["correction"], [said(correction="all")], Labelled("all", ANSWER, LabelSource.CORRECTION)),
+        (
+            ["score", "label"],
+            [said(1, score=1.0), said(2, label="bug")],
+            Labelled(ANSWER, None, LabelSource.LABEL),
+        ),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_right_by_no_score(
+    labels: list[str], feedback: list[FeedbackRow], expected: Labelled | LeftOut
+) -> None:
+    policy = DatasetPolicy.of({"labels": labels})
+    assert label_of(ANSWER, feedback, policy, cut_off=True) == expected
 
 
 def test_a_teacher_is_left_what_nobody_labelled() -> None:

@@ -115,6 +115,21 @@ async def test_each_reason_is_counted(store: FileStore, tmp_path: Path) -> None:
     }
 
 
+async def test_a_score_makes_no_cut_off_answer_right(store: FileStore, tmp_path: Path) -> None:
+    liked = {"label": None, "score": 1.0}
+    keep(store, [said(1, **liked), said(2, **liked, response={"finish": "length"})])
+    dataset = await selected(store, tmp_path / "d", {"labels": ["score"]})
+    assert (set(rows(dataset)), dict(dataset.left_out)) == ({"r0001"}, {"cut_off": 1})
+
+
+async def test_a_label_that_cannot_be_written_ends_nothing(
+    store: FileStore, tmp_path: Path
+) -> None:
+    keep(store, [said(1), said(2, label='{"category": "\\ud800"}')])
+    dataset = await selected(store, tmp_path / "d")
+    assert (set(rows(dataset)), dict(dataset.left_out)) == ({"r0001"}, {"label_unusable": 1})
+
+
 async def test_a_request_that_was_never_collected_is_counted(
     store: FileStore, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from penstock_retrain.dataset import policy as policies
 from penstock_retrain.dataset import teacher as module
 from penstock_retrain.dataset.building import Selection, select_dataset
 from penstock_retrain.dataset.errors import TeacherError
-from penstock_retrain.dataset.examples import Split
+from penstock_retrain.dataset.examples import Example, Pool, Split
 from penstock_retrain.dataset.policy import DatasetPolicy
 from penstock_retrain.dataset.store import FileStore
 from penstock_retrain.dataset.teacher import OpenAITeacher
@@ -57,6 +57,12 @@ class Door:
         return OpenAITeacher(policy, httpx.MockTransport(self))
 
 
+def example(number: int) -> Example:
+    return Example(
+        f"r{number}", "g", (), f"question {number}", "", None, "teacher", {}, 0, Pool.RECENT
+    )
+
+
 async def made(tmp_path: Path, teacher: OpenAITeacher, out: str = "d") -> Any:
     store = FileStore(str(tmp_path / "collected"))
     keep(store, [said(1), *(said(n, label=None) for n in range(2, 7))])
@@ -98,11 +104,44 @@ async def test_a_run_again_asks_only_for_the_rest(tmp_path: Path) -> None:
     assert not answers.exists()
 
 
+def test_kept_answers_may_have_any_character_and_the_last_may_be_half(tmp_path: Path) -> None:
+    path, teacher = tmp_path / "teacher.jsonl", Door().teacher()
+    texts = ["one\u2028two", "three\x85four", "caf\xe9\nau lait"]
+    questions = [example(n) for n in range(len(texts))]
+    log = module.AnswerLog(path)
+    for question, answer in zip(questions, texts, strict=True):
+        log.keep(teacher, question, answer)
+    path.write_bytes(path.read_bytes() + '\n{"question": "x", "answer": "caf\xe9'.encode()[:-1])
+    again = module.AnswerLog(path)
+    assert [again.get(teacher, question) for question in questions] == texts
+    # What is kept after half a line is found, too.
+    again.keep(teacher, example(9), "more")
+    assert module.AnswerLog(path).get(teacher, example(9)) == "more"
+
+
 async def test_busy_is_asked_again_and_a_refusal_is_left_out(tmp_path: Path) -> None:
     door = Door(429, 503, 200, 400)
     dataset = await made(tmp_path, door.teacher())
     assert len(door.asked) == 5
     assert dict(dataset.left_out) == {"untaught": 3}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        '{"message": {"content": "\\ud800"}}',  # half a character
+        '{"message": {"content": "half an ans"}, "finish_reason": "length"}',
+        '{"message": {"content": null}}',
+        "[]",
+    ],
+)
+async def test_what_is_no_whole_answer_teaches_nothing(tmp_path: Path, choice: str) -> None:
+    def door(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=f'{{"choices": [{choice}]}}'.encode())
+
+    policy = policies.Teacher(url="http://teacher/v1", model="large")
+    dataset = await made(tmp_path, OpenAITeacher(policy, httpx.MockTransport(door)))
+    assert dict(dataset.left_out) == {"untaught": 5}
 
 
 async def test_one_that_is_away_is_given_up_after_a_while(tmp_path: Path) -> None:

@@ -186,6 +186,47 @@ def test_who_decided_at_another_route_changes_nothing(place: Place) -> None:
     assert place.registry.aliases("triage") == {"challenger": 1}
 
 
+def put_route(place: Place, champion: str, candidate: str) -> None:
+    """Somebody else's route: all traffic to one, the other beside it."""
+    route = place.outbox.head("triage")
+    assert route is not None
+    route.version += 1
+    del route.variants[:]
+    stages = ((champion, route_pb2.STAGE_CHAMPION, 100), (candidate, route_pb2.STAGE_CANDIDATE, 0))
+    for name, stage, weight in stages:
+        route.variants.add(name=name, base_model="triage", weight=weight, stage=stage)
+    place.outbox.observe([route])
+
+
+@pytest.mark.parametrize("trigger", [T.ROLL_BACK, T.BROKEN, T.ABORTED])
+def test_what_somebody_else_made_champion_is_not_retired(place: Place, trigger: Trigger) -> None:
+    job = place.apply(place.to(S.SHADOW), T.STEPPED, RouteChange(K.SHADOW, V1, 20))
+    put_route(place, V1.name, "triage-base")
+    place.apply(job, trigger)
+    assert place.shares()[V1.name] == ("CHAMPION", 100)
+    assert not place.registry.version("triage", 1).retired_us
+
+
+def test_what_somebody_else_made_champion_is_rolled_back_by_nobody(place: Place) -> None:
+    job = place.apply(place.to(S.CANARY), T.STEPPED, RouteChange(K.SPLIT, V1, 20), step=1)
+    put_route(place, V1.name, "triage-base")
+    job = place.apply(job, T.INCONCLUSIVE)
+    with pytest.raises(NotAllowed, match=r"answers with triage-v1.*penstock routes apply"):
+        place.store.act(job.id, place.event(T.ROLLED_BACK_BY_HAND))
+    assert place.store.get(job.id).state is S.INCONCLUSIVE
+    put_route(place, "triage-base", V1.name)
+    place.store.act(job.id, place.event(T.ROLLED_BACK_BY_HAND))
+    assert set(place.shares()) == {"triage-base"}
+    assert place.registry.version("triage", 1).retired_us
+
+
+def test_a_rollback_takes_what_somebody_else_left_a_promoted_one(place: Place) -> None:
+    place.apply(place.to(S.CANARY), T.PROMOTE)
+    put_route(place, "triage-base", V1.name)
+    place.store.act("job-1", place.event(T.ROLLED_BACK_BY_HAND))
+    assert place.shares() == {"triage-base": ("CHAMPION", 100)}
+
+
 def test_a_training_that_says_too_little_makes_nothing(place: Place) -> None:
     job = place.to(S.TRAINING)
     with pytest.raises(StageBroken, match=r"needs kind .* and base_model"):
@@ -262,6 +303,16 @@ def test_an_ended_job_is_cleaned_up_by_whoever_takes_it(place: Place) -> None:
     place.store.cleaned(ended)
     place.store.release(ended)
     assert place.store.claim("two", place.tick(), LEASE_US, 9) == []
+
+
+def test_a_rollback_while_it_is_cleaned_up_is_cleaned_up_after(place: Place) -> None:
+    job = place.apply(place.to(S.CANARY), T.PROMOTE)
+    place.store.release(job)
+    cleaning = place.claim("two")
+    place.store.act(job.id, place.event(T.ROLLED_BACK_BY_HAND))
+    place.store.cleaned(cleaning)
+    place.store.release(cleaning)
+    assert place.claim("two").state is S.ROLLED_BACK
 
 
 def test_pages_and_what_the_budget_needs(place: Place) -> None:

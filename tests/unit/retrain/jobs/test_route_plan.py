@@ -94,6 +94,9 @@ def test_a_restoration_brings_back_who_is_not_on_the_route_any_more() -> None:
     # Somebody else's champion stays.
     other = route(variant("other", 1, "CHAMPION"), version=9)
     assert changed(other, change(K.RESTORE), before) is None
+    # But whoever is rolled back keeps no share beside it.
+    shared = route(variant("other", 50, "CHAMPION"), variant("triage-v1", 50, "CANDIDATE"))
+    assert shares(made(shared, change(K.RESTORE), before=before)) == {"other": ("CHAMPION", 50)}
 
 
 def test_others_keep_their_ratio() -> None:

@@ -12,8 +12,10 @@ from penstock.codec import decode, encode
 from penstock.kafka.ports import Fenced, LogError
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import route_pb2
+from penstock_retrain.errors import RetrainUnavailable
+from penstock_retrain.jobs import route_publisher
 from penstock_retrain.jobs.leases import Lease, Leases
-from penstock_retrain.jobs.outbox import Entry, RouteStatus
+from penstock_retrain.jobs.outbox import RouteStatus
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.stages import Candidate, RouteChange, RouteChangeKind
@@ -104,7 +106,7 @@ class Bench:
     def __init__(self, url: str) -> None:
         self.place = Place(url)
         self.log = Log()
-        self.overtaken: list[tuple[Entry, Entry | None]] = []
+        self.moved = 0
         self.place.routed()
         base = self.place.outbox.head("triage")
         assert base is not None
@@ -122,10 +124,13 @@ class Bench:
             view,
             lambda model: Writer(self.log, model, gate),
             "p.routes",
-            overtaken=lambda old, new: self.overtaken.append((old, new)),
+            moved=self.count,
             lease_s=5,
             clock_us=lambda: self.place.now_us,
         )
+
+    def count(self) -> None:
+        self.moved += 1
 
     def statuses(self) -> list[tuple[int, RouteChangeKind, RouteStatus]]:
         return [(e.version, e.change.kind, e.status) for e in self.place.outbox.of_job("job-1")]
@@ -242,25 +247,71 @@ async def test_an_operator_who_is_a_moment_quicker_is_built_upon(bench: Bench) -
     assert bench.log.held().sticky_by == route_pb2.STICKY_BY_TENANT
 
 
-async def test_a_rollback_by_hand_stands_and_the_promotion_is_told(bench: Bench) -> None:
+async def promoted(bench: Bench) -> RoutePublisher:
+    """A job whose promotion waits in the outbox."""
     split(bench, 5)
     publisher = bench.publisher("one")
     await publisher.carry("triage")
     job = bench.place.store.get("job-1")
     bench.place.apply(job, Trigger.PROMOTE)
+    return publisher
+
+
+async def test_a_rollback_by_hand_stands_and_the_job_is_rolled_back(bench: Bench) -> None:
+    publisher = await promoted(bench)
     by_hand = elsewhere(bench, 3, withdrawn=True)
     bench.log.before = lambda: bench.log.write(by_hand)
     await publisher.carry("triage")
-    ((promotion, successor),) = bench.overtaken
-    assert (promotion.change.kind, successor) == (K.PROMOTE, None)
-    assert bench.statuses()[-2:] == [(3, K.PROMOTE, SUPERSEDED), (4, K.SETTLE, PUBLISHED)]
-    # Both records of version 3 are there: the higher one says what stands, for every reader.
+    job = bench.place.store.get("job-1")
+    assert (job.state, bench.moved) == (JobState.ROLLED_BACK, 1)
+    assert "somebody else's route came before the promotion" in job.reason
+    assert bench.place.registry.aliases("triage") == {}
+    assert bench.statuses()[-3:] == [
+        (3, K.PROMOTE, SUPERSEDED),
+        (4, K.SETTLE, PUBLISHED),
+        (5, K.RESTORE, PUBLISHED),
+    ]
+    # Both records of version 3 are there: the higher ones say what stands, for every reader.
     held = bench.log.held()
-    assert held.version == 4
-    assert {v.name: v.weight for v in held.variants} == {"triage-base": 9500, "triage-v1": 0}
+    assert held.version == 5
+    assert {v.name: v.weight for v in held.variants} == {"triage-base": 9500}
     last = RouteView()
     last.on_record(bench.log.records[-1])  # what compaction leaves
     assert last.held("triage") == held
+
+
+async def test_what_cannot_be_kept_is_neither_superseded_nor_undone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away in the middle: the next process finds all of it to be done."""
+    publisher = await promoted(bench)
+    bench.log.write(elsewhere(bench, 3, withdrawn=True))
+
+    def away(*args: object) -> None:
+        raise RetrainUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(route_publisher, "undo_promotion", away)
+        with pytest.raises(RetrainUnavailable):
+            await publisher.carry("triage")
+    assert bench.place.store.get("job-1").state is JobState.PROMOTED
+    assert bench.statuses()[-1] == (3, K.PROMOTE, RouteStatus.WAITING)
+    bench.place.tick(6_000_000)
+    await bench.publisher("two").carry("triage")
+    assert bench.place.store.get("job-1").state is JobState.ROLLED_BACK
+
+
+async def test_somebody_elses_promotion_of_the_same_candidate_is_one(bench: Bench) -> None:
+    publisher = await promoted(bench)
+    theirs = elsewhere(bench, 3)
+    old, new = theirs.variants
+    old.stage, old.weight = route_pb2.STAGE_CANDIDATE, 0
+    new.stage, new.weight = route_pb2.STAGE_CHAMPION, 100
+    bench.log.write(theirs)
+    await publisher.carry("triage")
+    assert bench.place.store.get("job-1").state is JobState.PROMOTED
+    assert bench.place.registry.aliases("triage") == {"champion": 1}
+    assert bench.log.held() == theirs
 
 
 async def test_a_withdrawal_comes_after_whatever_somebody_else_wrote(bench: Bench) -> None:

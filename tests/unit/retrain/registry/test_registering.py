@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from penstock.manifest import ManifestError, verify
+from penstock.codec import encode
+from penstock.manifest import ManifestError, verify, write_manifest
+from penstock.records import Partition, Record
 from penstock.signing import PublicKeys, SigningKey
-from penstock_retrain.jobs.stages import Outcome, StageBroken
+from penstock.v1 import route_pb2
+from penstock_retrain.jobs.desk import SqlDesk
+from penstock_retrain.jobs.route_view import RouteView
+from penstock_retrain.jobs.stages import JobMoved, NotYet, Outcome, StageBroken
 from penstock_retrain.jobs.states import Job, JobState, Trigger
+from penstock_retrain.registry import stage as module
 from penstock_retrain.registry.stage import RegisteringStage
-from tests.unit.retrain.jobs.places import FOUND, Place
+from tests.unit.retrain.jobs.places import FOUND, LEASE_US, Place
 
 S, T = JobState, Trigger
 GATES = {
@@ -43,7 +51,11 @@ class Bench:
         self.adapters, self.models = root / "adapters", root / "models"
         self.key = SigningKey.load_or_make(root / "key.pem")
         self.known = PublicKeys.load([root / "key.pem.pub"])
-        self.stage = RegisteringStage(self.place.registry, self.adapters, self.models, self.key)
+        self.view = RouteView()
+        self.desk = SqlDesk(self.place.store, self.place.outbox, self.view, lambda: None)
+        self.stage = RegisteringStage(
+            self.desk, self.place.registry, self.adapters, self.models, self.key
+        )
         self.trained.mkdir(parents=True)
         (self.trained / "adapter_config.json").write_text('{"peft_type": "LORA"}')
         (self.trained / "adapter_model.safetensors").write_bytes(b"weights")
@@ -55,6 +67,14 @@ class Bench:
         facts = {**FOUND[S.TRAINING], "kind": kind, "dir": str(self.trained), "loss": 0.25}
         job = self.place.apply(job, T.DONE, facts=facts)
         return self.place.apply(job, T.DONE, facts=GATES)
+
+    def publish(self) -> None:
+        """What waits in the outbox is on the log."""
+        route = self.place.outbox.head("triage")
+        assert route is not None
+        made = encode(route, topic="routes", key="triage", source="test")
+        place = Partition("routes", 0)
+        self.view.on_record(Record(place, 0, made.key, made.value, made.headers, 0))
 
     async def run(self, job: Job) -> dict[str, str]:
         result = await self.stage.run(job, lambda progress: None)
@@ -117,6 +137,37 @@ async def test_a_killed_run_is_done_again_into_the_same_version(bench: Bench) ->
     assert [v.version for v in bench.place.registry.versions("triage")] == [1]
 
 
+async def test_a_copy_that_was_cancelled_is_put_nowhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied, go_on = threading.Event(), threading.Event()
+
+    def slowly(directory: Path, key: SigningKey) -> object:
+        copied.set()
+        assert go_on.wait(30)
+        return write_manifest(directory, key)
+
+    monkeypatch.setattr(module, "write_manifest", slowly)
+    running = asyncio.create_task(bench.stage.run(bench.job(), lambda progress: None))
+    assert await asyncio.to_thread(copied.wait, 30)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()  # its thread has ended
+    assert not (bench.adapters / "triage-v1").exists()
+
+
+async def test_who_has_lost_the_job_puts_nothing_there(bench: Bench) -> None:
+    job = bench.job()
+    bench.place.now_us += LEASE_US
+    theirs = bench.place.claim("two")
+    with pytest.raises(JobMoved):
+        await bench.stage.run(job, lambda progress: None)
+    assert not (bench.adapters / "triage-v1").exists()
+    await bench.run(theirs)
+    assert [p.name for p in bench.adapters.iterdir()] == ["triage-v1"]
+
+
 async def test_full_weights_go_elsewhere_and_are_a_base_model_of_their_own(bench: Bench) -> None:
     facts = await bench.run(bench.job("full"))
     assert (facts["adapter"], facts["base_model"]) == ("", "triage-v1")
@@ -159,9 +210,34 @@ async def test_only_what_may_be_served_keeps_its_files(
     for trigger in ends:
         job = bench.place.store.act(job.id, bench.place.event(trigger))
     (bench.adapters / ".triage-v1.half").mkdir()
+    bench.publish()
     await bench.stage.clean(job)
     await bench.stage.clean(job)
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
+
+
+async def test_what_a_route_names_again_keeps_its_files_until_it_does_not(bench: Bench) -> None:
+    job = bench.job()
+    result = await bench.stage.run(job, lambda progress: None)
+    job = bench.place.apply(job, T.DONE, facts=result.facts)
+    job = bench.place.apply(job, T.ABORTED)
+    named = bench.place.outbox.head("triage")
+    assert named is not None
+    named.version += 1
+    added = named.variants.add(name="triage-v1", base_model="triage", adapter="triage-v1")
+    added.stage = route_pb2.STAGE_CANDIDATE
+    bench.place.outbox.observe([named])
+    with pytest.raises(NotYet, match="triage-v1"):
+        await bench.stage.clean(job)
+    assert (bench.adapters / "triage-v1" / "manifest.json").exists()
+    del named.variants[1:]
+    named.version += 1
+    bench.place.outbox.observe([named])
+    with pytest.raises(NotYet):
+        await bench.stage.clean(job)  # engines do not know of it yet
+    bench.publish()
+    await bench.stage.clean(job)
+    assert list(bench.adapters.iterdir()) == []
 
 
 async def test_the_gates_report_goes_with_the_version(bench: Bench, tmp_path: Path) -> None:

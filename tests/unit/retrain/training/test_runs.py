@@ -137,6 +137,24 @@ def test_one_process_works_on_it_at_a_time(run: Run) -> None:
         assert run.worker_pid == held
 
 
+def test_another_request_takes_nothing_from_who_works(run: Run) -> None:
+    run.prepare(request())
+    (run.checkpoints / "checkpoint-10").mkdir(parents=True)
+    other = Run(run.path)
+    with run.held(0):
+        with pytest.raises(TrainingFailed, match="another process"):
+            other.prepare(request(base_model="larger"))
+        with pytest.raises(TrainingFailed, match="another process"):
+            other.remove()
+    assert (run.checkpoints / "checkpoint-10").is_dir()
+    assert run.request() == request()
+    waiting = (run.path / "lock").stat().st_ino
+    other.prepare(request(base_model="larger"))
+    other.remove()
+    # Who waited for the file waits for the one that is there.
+    assert (run.path / "lock").stat().st_ino == waiting
+
+
 def test_who_comes_second_says_so_and_waits(run: Run) -> None:
     run.prepare(request())
     log, had = ProgressLog(run.progress), threading.Event()
@@ -180,5 +198,5 @@ def test_weights_go_and_what_was_done_stays(run: Run) -> None:
     for _ in range(2):
         run.remove()
         left = sorted(path.name for path in run.path.iterdir())
-        assert left == ["progress.jsonl", "request.json", "training.json"]
+        assert left == ["lock", "progress.jsonl", "request.json", "training.json"]
     assert Trained.of(json.loads((run.path / "training.json").read_text())).kind is Kind.ADAPTER

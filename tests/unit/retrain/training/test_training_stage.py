@@ -15,13 +15,15 @@ from penstock.manifest import file_digests
 from penstock.settings import SettingsError
 from penstock_retrain.bases import Bases
 from penstock_retrain.jobs.effects import effects
-from penstock_retrain.jobs.stages import Outcome, Progress, StageBroken
+from penstock_retrain.jobs.policy import parse_policy
+from penstock_retrain.jobs.stages import NotYet, Outcome, Progress, StageBroken
 from penstock_retrain.jobs.states import Cause, CauseKind, Event, Job, JobState, Trigger, transition
 from penstock_retrain.settings import RetrainSettings
-from penstock_retrain.training.request import Resources
+from penstock_retrain.training.policy import TrainingPolicy
+from penstock_retrain.training.request import Resources, TrainingRequest
 from penstock_retrain.training.runs import Run
 from penstock_retrain.training.stage import TrainingStage
-from tests.unit.retrain.training.asked import trained
+from tests.unit.retrain.training.asked import KeepingDesk, trained
 
 DATASET = {"path": "/datasets/job-1", "digest": "d" * 64}
 
@@ -38,11 +40,18 @@ def stage(tmp_path: Path) -> TrainingStage:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
     bases = {"triage": tmp_path / "bases" / "triage"}
-    return TrainingStage(tmp_path / "training", Resources(), Bases(bases, tmp_path / "models"))
+    folder, found = tmp_path / "training", Bases(bases, tmp_path / "models")
+    return TrainingStage(KeepingDesk(), folder, Resources(), found)
+
+
+async def request(stage: TrainingStage, of: Job) -> TrainingRequest:
+    """What a stage asks for."""
+    policy = TrainingPolicy.of(parse_policy(of.policy).training)
+    return stage._request(await stage._asked(of, policy), policy)
 
 
 async def test_what_is_finished_is_not_run_again(stage: TrainingStage, tmp_path: Path) -> None:
-    asked = stage._request(job("training: {method: full, learning_rate: 0.001}"))
+    asked = await request(stage, job("training: {method: full, learning_rate: 0.001}"))
     run = Run((tmp_path / "training" / "job-1").resolve())
     run.prepare(asked)
     run.half.mkdir()
@@ -67,10 +76,10 @@ async def test_what_is_finished_is_not_run_again(stage: TrainingStage, tmp_path:
 @pytest.mark.parametrize(
     ("name", "path"), [("triage", "bases/triage"), ("triage-v3", "models/triage-v3")]
 )
-def test_a_base_is_an_engines_model_or_a_version(
+async def test_a_base_is_an_engines_model_or_a_version(
     stage: TrainingStage, tmp_path: Path, name: str, path: str
 ) -> None:
-    asked = stage._request(job(f"training: {{base_model: {name}}}"))
+    asked = await request(stage, job(f"training: {{base_model: {name}}}"))
     assert (asked.base_model, asked.base_path) == (name, (tmp_path / path).resolve())
 
 
@@ -82,13 +91,31 @@ def test_a_base_is_an_engines_model_or_a_version(
         ("", "", "triage"),  # no route yet: the model's own name
     ],
 )
-def test_without_a_word_in_the_policy_what_serves_the_champion_is_changed(
+async def test_without_a_word_in_the_policy_what_serves_the_champion_is_changed(
     stage: TrainingStage, tmp_path: Path, policy: str, serving: str, base: str
 ) -> None:
     asking = TrainingStage(
-        stage._folder, stage._resources, stage._bases, serving={"triage": serving}.__getitem__
+        stage._desk,
+        stage._folder,
+        stage._resources,
+        stage._bases,
+        serving={"triage": serving}.__getitem__,
     )
-    assert asking._request(job(policy)).base_model == base
+    assert (await request(asking, job(policy))).base_model == base
+
+
+async def test_an_attempt_after_another_promotion_trains_the_same_base(
+    stage: TrainingStage,
+) -> None:
+    champion = "triage"
+    asking = TrainingStage(
+        stage._desk, stage._folder, stage._resources, stage._bases, serving=lambda model: champion
+    )
+    policy = TrainingPolicy.of({})
+    begun = await asking._asked(job(), policy)
+    champion = "triage-v3"
+    again = await asking._asked(begun, policy)
+    assert asking._request(again, policy).base_model == "triage"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +144,9 @@ def importing(stage: TrainingStage, tmp_path: Path) -> TrainingStage:
     (adapter / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "/x"}')
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
     (adapter / "notes.txt").write_text("not ours")
-    return TrainingStage(stage._folder, stage._resources, stage._bases, tmp_path / "imports")
+    return TrainingStage(
+        stage._desk, stage._folder, stage._resources, stage._bases, tmp_path / "imports"
+    )
 
 
 async def test_an_adapter_from_elsewhere_is_a_trainings_result(
@@ -158,6 +187,16 @@ async def test_what_is_no_adapter_is_not_taken_in(
 async def test_nothing_is_taken_in_from_nowhere(stage: TrainingStage) -> None:
     with pytest.raises(StageBroken, match="PENSTOCK_RETRAIN_IMPORTS_DIR"):
         await stage.run(job(IMPORTED), lambda _: None)
+
+
+async def test_what_another_process_trains_in_is_not_cleaned_yet(
+    stage: TrainingStage, tmp_path: Path
+) -> None:
+    run = Run((tmp_path / "training" / "job-1").resolve())
+    run.prepare(await request(stage, job()))
+    with run.held(0), pytest.raises(NotYet, match="another process"):
+        await stage.clean(job())
+    await stage.clean(job())
 
 
 async def test_nothing_is_left_to_clean_of_what_never_began(stage: TrainingStage) -> None:

@@ -36,7 +36,12 @@ def candidate_for(job: Job) -> Candidate:
 
 
 def folding_for(
-    policy: CanaryPolicy, champion: str, candidate: Candidate, *, split: bool
+    policy: CanaryPolicy,
+    champion: str,
+    candidate: Candidate,
+    *,
+    split: bool = False,
+    pairs: bool = False,
 ) -> Folding:
     """Joins the answers of both, as the policy wants them read.
 
@@ -45,6 +50,7 @@ def folding_for(
         champion: The champion's variant.
         candidate: The candidate.
         split: Whether clients' traffic is split between them.
+        pairs: Whether the candidate answers copies, and both answers are compared.
     """
     return Folding(
         champion,
@@ -52,6 +58,7 @@ def folding_for(
         [each.metric for each in policy.metrics],
         policy.reading(),
         round(policy.settle_s * 1000) if split else None,
+        pairs=pairs,
     )
 
 
@@ -120,7 +127,9 @@ class Running:
 
         async def recalled() -> tuple[Folding, Observer]:
             # Made anew for each try: what was folded half-way would count twice.
-            folding = folding_for(policy, journal.champion, candidate, split=not copies)
+            folding = folding_for(
+                policy, journal.champion, candidate, split=not copies, pairs=copies
+            )
             observer = Observer(where, job.model, candidate.name, folding, copies=copies)
             try:
                 await observer.recall(journal)
@@ -148,6 +157,7 @@ class Running:
             positions=found.positions,
             watermark_ms=watermark_ms,
             answered=self.journal.answered + found.answered,
+            trims=(*self.journal.trims, found.positions) if found.trimmed else self.journal.trims,
         )
         return found
 
@@ -162,8 +172,12 @@ class Running:
             JOURNAL: self.journal.to_json(),
             "standing": self.standing(),
             "split": _split(self.trial),
-            "dropped": self.trial.evidence().dropped,
+            "dropped": self._dropped(),
         }
+
+    def _dropped(self) -> dict[str, int]:
+        late = {"late_feedback": self.folding.late} if self.folding.late else {}
+        return {**self.trial.evidence().dropped, **late}
 
     def standing(self) -> dict[str, Any]:
         """What is known of each metric: values, difference, and the e-values so far."""

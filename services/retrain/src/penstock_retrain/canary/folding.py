@@ -2,7 +2,8 @@
 
 Records come partition by partition, an opinion after its answer. The same records in the same
 order find the same: a process that is killed folds again what it had read, and lets go of what
-comes of that, to be as it was.
+comes of that, to be as it was. Between two calls of `trim` it may fold answers first and opinions
+after them: what is let go of depends on what is there, not on its order.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from penstock_retrain.canary.quantities import QUANTITIES, Answer, Opinion, Quan
 
 __all__ = ["Count", "Finding", "Folding", "Observation", "Pair"]
 
-# Answers that wait for an opinion: the oldest go first.
+# Answers that wait for an opinion: with so many more the oldest are let go of.
 MAX_ANSWERS = 50_000
 MAX_CHARS = 64 * 1024 * 1024
+MORE = 1.2
+# Of those that were let go of, so many are known by name: an opinion on one is late.
+MAX_GONE = 200_000
 # Conversations and users that were counted.
 MAX_UNITS = 200_000
 
@@ -61,8 +65,16 @@ class _Known:
     said: set[str] = dataclasses.field(default_factory=set)
 
     @property
+    def both(self) -> list[Answer]:
+        return [each for each in (self.answer, self.copy) if each is not None]
+
+    @property
     def chars(self) -> int:
-        return sum(len(each.text) for each in (self.answer, self.copy) if each is not None)
+        return sum(len(each.text) for each in self.both)
+
+    @property
+    def since_ms(self) -> int:
+        return min(each.published_ms for each in self.both)
 
 
 class Folding:
@@ -76,6 +88,11 @@ class Folding:
         settle_ms: How old a request is when it counts for the split: by then the slower arm has
             answered, too, and the arms' shares are not of who is quicker. None where nothing is
             split: nothing is counted.
+        pairs: Metrics that can be paired come in pairs alone: an opinion on an answer that has a
+            copy would count twice otherwise, in its pair and by itself.
+
+    Attributes:
+        late: Opinions on answers that had been let go of: they gave no values.
     """
 
     def __init__(
@@ -85,15 +102,20 @@ class Folding:
         metrics: Sequence[str],
         reading: Reading,
         settle_ms: int | None,
+        *,
+        pairs: bool = False,
     ) -> None:
         self._arms = {champion: Arm.CHAMPION, candidate: Arm.CANDIDATE}
         self._reading = reading
         self._settle_ms = settle_ms
         self._of_answers = _by_source(metrics, from_opinion=False)
-        self._of_opinions = _by_source(metrics, from_opinion=True)
         self._paired = {name: QUANTITIES[name] for name in metrics if QUANTITIES[name].paired}
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        alone = [name for name in metrics if not pairs or name not in self._paired]
+        self._of_opinions = _by_source(alone, from_opinion=True)
+        self._known: dict[str, _Known] = {}
         self._chars = 0
+        self._gone: OrderedDict[int, None] = OrderedDict()
+        self.late = 0
         self._units: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._waiting: list[tuple[int, int, Arm, str, str, int]] = []
         self._number = 0
@@ -111,7 +133,7 @@ class Folding:
         if known.answer is not None:
             return  # a repeat of what was taken
         known.answer = answer
-        self._grown(len(answer.text))
+        self._chars += len(answer.text)
         if answer.answered or answer.failed:
             for source, quantities in self._of_answers.items():
                 values = self._values(quantities, answer, None)
@@ -126,14 +148,16 @@ class Folding:
         known = self._remember(copy.request_id)
         if known.copy is None:
             known.copy = copy
-            self._grown(len(copy.text))
+            self._chars += len(copy.text)
             yield from self._pair(known)
 
     def said(self, opinion: Opinion) -> Iterator[Finding]:
         """Somebody said something of an answer; of each kind the first one counts."""
         known = self._known.get(opinion.request_id)
         if known is None or known.answer is None:
-            return  # of another model or variant, or from before
+            # Of another model or variant, from before, or too late.
+            self.late += hash(opinion.request_id) in self._gone
+            return
         answer, arm = known.answer, self._arms[known.answer.variant]
         for source, quantities in self._of_opinions.items():
             values = self._values(quantities, answer, opinion)
@@ -163,6 +187,27 @@ class Folding:
             _, _, arm, what, unit, version = heapq.heappop(self._waiting)
             if version >= self._version and self._first(f"{what}/{self._version}", unit):
                 yield Count(arm, what)
+
+    @property
+    def full(self) -> bool:
+        """Whether more waits than should."""
+        return len(self._known) > MORE * MAX_ANSWERS or self._chars > MORE * MAX_CHARS
+
+    def trim(self) -> None:
+        """Lets go of the answers that wait longest, until no more wait than should.
+
+        At a moment of the caller's, who keeps it: a process that folds again trims at the same.
+        """
+        oldest = sorted(self._known, key=lambda name: (self._known[name].since_ms, name))
+        for name in oldest:
+            if len(self._known) <= MAX_ANSWERS and self._chars <= MAX_CHARS:
+                break
+            known = self._known.pop(name)
+            self._chars -= known.chars
+            if known.answer is not None:
+                self._gone[hash(name)] = None
+        while len(self._gone) > MAX_GONE:
+            self._gone.popitem(last=False)
 
     def _wait(self, answer: Answer, arm: Arm, what: str) -> None:
         if self._settle_ms is None:
@@ -213,12 +258,6 @@ class Folding:
         if known is None:
             known = self._known[request_id] = _Known()
         return known
-
-    def _grown(self, chars: int) -> None:
-        self._chars += chars
-        while len(self._known) > MAX_ANSWERS or self._chars > MAX_CHARS:
-            _, gone = self._known.popitem(last=False)
-            self._chars -= gone.chars
 
 
 def _by_source(names: Sequence[str], *, from_opinion: bool) -> dict[str, dict[str, Quantity]]:

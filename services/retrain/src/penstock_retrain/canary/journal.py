@@ -35,6 +35,7 @@ class Journal:
         before: Values of the candidate in the primary metric when the step began.
         answered: Answers of the candidate that were read: shadow copies, or clients'.
         continued: How often a person has let it go on.
+        trims: Up to where the log was read when answers that waited for opinions were let go of.
     """
 
     log: str
@@ -49,23 +50,27 @@ class Journal:
     before: int = 0
     answered: int = 0
     continued: int = 0
+    trims: tuple[Places, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON; `from_json` takes it back."""
         return vars(self) | {
-            name: {
-                topic: {str(n): at for n, at in places.items()} for topic, places in each.items()
-            }
-            for name, each in (("origins", self.origins), ("positions", self.positions))
+            "origins": _to_json(self.origins),
+            "positions": _to_json(self.positions),
+            "trims": [_to_json(each) for each in self.trims],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """From JSON."""
-        places = {
-            name: {
-                topic: {int(n): at for n, at in each.items()} for topic, each in data[name].items()
-            }
-            for name in ("origins", "positions")
-        }
-        return cls(**{**data, **places})
+        places = {name: _from_json(data[name]) for name in ("origins", "positions")}
+        trims = tuple(_from_json(each) for each in data.get("trims", ()))
+        return cls(**{**data, **places, "trims": trims})
+
+
+def _to_json(places: Places) -> dict[str, dict[str, int]]:
+    return {topic: {str(n): at for n, at in each.items()} for topic, each in places.items()}
+
+
+def _from_json(places: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, int]]:
+    return {topic: {int(n): at for n, at in each.items()} for topic, each in places.items()}

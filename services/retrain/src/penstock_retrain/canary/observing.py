@@ -98,12 +98,14 @@ class Round:
         positions: Where to go on.
         watermark_ms: Everything that was on the log then has been folded; None where more waits.
         answered: Answers of the candidate among it.
+        trimmed: Whether the oldest answers were let go of after it.
     """
 
     findings: list[Finding]
     positions: Places
     watermark_ms: int | None
     answered: int
+    trimmed: bool = False
 
 
 class Observer:
@@ -153,18 +155,26 @@ class Observer:
             LogError: It cannot be read now.
         """
         self._folding.begin(journal.version)
-        for names in (self._answers, (OPINIONS,)):
-            for name in names:
-                start, whole = journal.origins[name], False
-                while not whole:
-                    records, start = await self._windows.read(
-                        self._where.topic(name), start, journal.positions[name], LIMIT
-                    )
-                    for _ in self._fold(name, records):
-                        pass
-                    whole = _reached(start, journal.positions[name])
+        start = journal.origins
+        for end in journal.trims:
+            await self._again(start, end)
+            self._folding.trim()
+            start = end
+        await self._again(start, journal.positions)
         for _ in self._folding.settled(journal.watermark_ms):
             pass
+
+    async def _again(self, start: Places, end: Places) -> None:
+        """Folds a stretch of the log, answers first, and lets go of what comes of it."""
+        for name in (*self._answers, OPINIONS):
+            here, whole = start[name], False
+            while not whole:
+                records, here = await self._windows.read(
+                    self._where.topic(name), here, end[name], LIMIT
+                )
+                for _ in self._fold(name, records):
+                    pass
+                whole = _reached(here, end[name])
 
     async def round(self, positions: Places) -> Round:
         """Reads what is new.
@@ -194,7 +204,10 @@ class Observer:
         findings = [found for name, records in read for found in self._fold(name, records)]
         if whole:
             findings += self._folding.settled(now_ms)
-        return Round(findings, after, now_ms if whole else None, self._answered)
+        trimmed = self._folding.full
+        if trimmed:
+            self._folding.trim()
+        return Round(findings, after, now_ms if whole else None, self._answered, trimmed)
 
     def _fold(self, name: str, records: Iterable[Record]) -> Iterator[Finding]:
         for record in _as_they_came(records):

@@ -82,9 +82,9 @@ class ShadowStage:
         wanted = shadow.pairs if any(QUANTITIES[e.metric].paired for e in policy.metrics) else 0
         deadline_ms = running.journal.since_ms + round(shadow.max_s * 1000)
         while True:
-            self._follow(
-                running, await self._desk.standing(running.job, candidate_for(running.job))
-            )
+            standing = await self._desk.standing(running.job, candidate_for(running.job))
+            if taken_over := _taken_over(running.job, standing):
+                return StageResult(Outcome.INCONCLUSIVE, running.facts(), taken_over)
             found = await running.step()
             verdict = running.trial.decide()
             if verdict.decision is Decision.ROLL_BACK:
@@ -109,12 +109,6 @@ class ShadowStage:
             )
             await asyncio.sleep(self._poll_s)
 
-    @staticmethod
-    def _follow(running: Running, standing: Standing) -> None:
-        """Whether the route is still what was asked for."""
-        if standing.published and not standing.shadow_percent:
-            raise Withdrawn(f"version {standing.version} of the route has no such shadow any more")
-
     async def _begin(self, job: Job, progress: Report) -> Job | StageResult:
         """Reads the champion's values, and puts the candidate beside it."""
         policy, candidate = parse_policy(job.policy), candidate_for(job)
@@ -127,7 +121,7 @@ class ShadowStage:
             raise StageBroken(
                 f"{job.model} has no route; write one with: penstock routes apply FILE"
             )
-        folding = folding_for(policy.canary, standing.champion, candidate, split=False)
+        folding = folding_for(policy.canary, standing.champion, candidate)
         observer = Observer(self._where, job.model, candidate.name, folding, copies=True)
         try:
             until_ms = since_ms + round(policy.shadow.max_s * 1000)
@@ -198,6 +192,25 @@ class ShadowStage:
             "reference": reference.counts(),
             "prospects": prospects_of(policy.canary, config, pairs),
         }
+
+
+def _taken_over(job: Job, standing: Standing) -> str:
+    """What somebody else has made of the shadow; empty where it is still what was asked for.
+
+    Raises:
+        Withdrawn: The candidate gets nothing any more.
+    """
+    if not standing.published or standing.shadow_percent:
+        return ""
+    name, where = candidate_for(job).name, f"version {standing.version} of the route"
+    if standing.champion == name:
+        return f"{where} makes {name} the champion: promote it, or make another one champion"
+    if standing.candidate_percent:
+        return (
+            f"{where} gives {name} {standing.candidate_percent:g} % of the traffic already: "
+            "continue as a canary, promote it or roll back"
+        )
+    raise Withdrawn(f"{where} has no such shadow any more")
 
 
 def _pairs(trial: CanaryTest) -> int:

@@ -128,13 +128,15 @@ class CanaryStage:
             return await self._begin(job, policy, progress, asked=asked)
         if not asked:
             return job
-        # A person lets it go on: as long again, and as many values again.
+        # A person lets it go on: as long again, as many values again, whatever the split was.
         journal = Journal.from_json(kept[JOURNAL])
-        config = dict(journal.trial["config"])
-        config["horizon"] += policy.horizon
+        trial = CanaryTest.from_state(dict(journal.trial))
+        trial.recount()
+        state = trial.state()
+        state["config"]["horizon"] += policy.horizon
         journal = dataclasses.replace(
             journal,
-            trial={**journal.trial, "config": config},
+            trial=state,
             since_ms=self._where.clock_ms(),
             continued=journal.continued + 1,
         )
@@ -160,6 +162,12 @@ class CanaryStage:
                 "continue, or decide by hand",
             )
         trial = CanaryTest.from_state(dict(before.trial))
+        if standing.champion == candidate.name:
+            return StageResult(
+                Outcome.INCONCLUSIVE,
+                {"verdict": {"decision": Decision.INCONCLUSIVE.value}},
+                _other_champion(before, standing),
+            )
         percent = policy.steps[0].percent
         folding = folding_for(policy, standing.champion, candidate, split=True)
         observer = Observer(self._where, job.model, candidate.name, folding, copies=False)
@@ -212,11 +220,15 @@ def _result(running: Running, verdict: Verdict) -> StageResult:
 
 
 def _moved(running: Running, standing: Standing) -> Verdict:
-    reason = (
-        f"the champion is {standing.champion or 'nobody'} now and was {running.journal.champion} "
-        "when the canary began: what was compared says nothing of it"
-    )
+    reason = _other_champion(running.journal, standing)
     return Verdict(Decision.INCONCLUSIVE, (reason,), running.trial.evidence())
+
+
+def _other_champion(journal: Journal, standing: Standing) -> str:
+    return (
+        f"the champion is {standing.champion or 'nobody'} now and was {journal.champion} when it "
+        "was compared: that says nothing of this one, and goes on only when that one is back"
+    )
 
 
 def _late(running: Running, verdict: Verdict, values: int, wanted: int) -> Verdict:

@@ -79,6 +79,13 @@ class CanaryTest:
             self._counts[what] = ShareCheck(self.share)
         self._counts[what].add(arm)
 
+    def recount(self) -> None:
+        """Begins the checks of the split anew: a person has looked at it and lets it go on.
+
+        What they found before would stand for ever otherwise.
+        """
+        self._counts = {}
+
     def update(self, arm: Arm, metric: str, value: float) -> None:
         """Takes a value of a metric that has no shared source."""
         self.observe(arm, {metric: value})

@@ -40,7 +40,9 @@ class LeftOut(StrEnum):
     NOT_ANSWERED = "not_answered"
     NO_REQUEST = "no_request"  # its question was never collected
     UNLABELLED = "unlabelled"  # nobody said what is right
-    LABEL_UNUSABLE = "label_unusable"  # a plain label of a JSON answer, without a `label_field`
+    # A plain label of a JSON answer without a `label_field`, or a value that JSON cannot hold.
+    LABEL_UNUSABLE = "label_unusable"
+    CUT_OFF = "cut_off"  # its score is good, and the answer ends where it had to be short
     UNTAUGHT = "untaught"  # the teacher gave no answer, or was not asked for so many
     TOO_LONG = "too_long"
     PERSONAL_DATA = "personal_data"

@@ -31,7 +31,11 @@ class Labelled:
 
 
 def label_of(
-    answer: str, feedback: Sequence[FeedbackRow], policy: DatasetPolicy
+    answer: str,
+    feedback: Sequence[FeedbackRow],
+    policy: DatasetPolicy,
+    *,
+    cut_off: bool = False,
 ) -> Labelled | LeftOut:
     """The right answer by the most trusted source that has one, or why there is none.
 
@@ -39,6 +43,7 @@ def label_of(
         answer: The answer that was given.
         feedback: What was said of it, the newest last: of each kind the newest counts.
         policy: Which sources count, and in which order.
+        cut_off: The answer was ended by its length: it teaches no end, whatever its score.
     """
     reason = LeftOut.UNLABELLED
     for source in policy.labels:
@@ -53,7 +58,9 @@ def label_of(
                     reason = LeftOut.LABEL_UNUSABLE if target is None else reason
             case LabelSource.SCORE:
                 score = _newest(feedback, "score")
-                target = answer if score is not None and score >= policy.accept_score else None
+                if score is not None and score >= policy.accept_score:
+                    target = None if cut_off else answer
+                    reason = LeftOut.CUT_OFF if cut_off else reason
             case LabelSource.TEACHER:
                 return Labelled("", None, source)
         if target and target.strip():
@@ -67,7 +74,8 @@ def apply_label(answer: str, label: str, field: str) -> str | None:
 
     A label that is a JSON object corrects its fields of an answer that is one. A plain label is
     the whole answer, or one field of a JSON answer: `field`, or any that has the value already.
-    Whatever is right stays as it was written, to the character.
+    Whatever is right stays as it was written, to the character. A label whose values no JSON text
+    can hold says nothing.
     """
     wanted, given = _object(label), _object(answer)
     if wanted is None and given is None:
@@ -77,14 +85,15 @@ def apply_label(answer: str, label: str, field: str) -> str | None:
         if not field:
             return answer if any(same(value, label) for value in given.values()) else None
         wanted = {field: _like(given.get(field), label)}
-    if given is None:
-        return json.dumps(wanted, ensure_ascii=False)
+    written = _written(wanted)
+    if given is None or written is None:
+        return written
     changed = {name: value for name, value in wanted.items() if not same(given.get(name), value)}
     if not changed:
         return answer
     spaced = '": ' in answer
     separators = (", ", ": ") if spaced else (",", ":")
-    return json.dumps({**given, **changed}, ensure_ascii=False, separators=separators)
+    return _written({**given, **changed}, separators)
 
 
 def _newest(feedback: Sequence[FeedbackRow], field: str) -> Any:
@@ -101,6 +110,16 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found else None
+
+
+def _written(value: dict[str, Any], separators: tuple[str, str] | None = None) -> str | None:
+    r"""As JSON; None where a number is not finite, or a text has half a character (`\ud800`)."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
+        text.encode()
+    except (ValueError, RecursionError):
+        return None
+    return text
 
 
 def _like(before: Any, label: str) -> Any:

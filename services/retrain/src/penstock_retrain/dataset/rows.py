@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-__all__ = ["FeedbackRow", "Message", "Passage", "RequestRow", "ResponseRow", "Row"]
+__all__ = ["CUT_OFF", "FeedbackRow", "Message", "Passage", "RequestRow", "ResponseRow", "Row"]
+
+# How an answer ended that had to be short.
+CUT_OFF = "length"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from penstock_retrain.dataset.duplicates import duplicates_of
 from penstock_retrain.dataset.examples import Candidate, Example, LeftOut, Pool, Split, Tally
 from penstock_retrain.dataset.labels import Labelled, label_of
 from penstock_retrain.dataset.policy import DatasetPolicy, PersonalData
-from penstock_retrain.dataset.rows import Message, RequestRow
+from penstock_retrain.dataset.rows import CUT_OFF, Message, RequestRow
 from penstock_retrain.dataset.splits import priority, split_of
 
 __all__ = ["Window", "finish", "prepare"]
@@ -111,7 +111,8 @@ def _example(
     candidate: Candidate, policy: DatasetPolicy, window: Window, tally: Tally
 ) -> Example | None:
     request, response = candidate.request, candidate.response
-    labelled = label_of(response.text, candidate.feedback, policy)
+    cut_off = response.finish == CUT_OFF
+    labelled = label_of(response.text, candidate.feedback, policy, cut_off=cut_off)
     if not isinstance(labelled, Labelled):
         tally.add(labelled)
         return None

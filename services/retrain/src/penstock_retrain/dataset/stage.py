@@ -115,7 +115,7 @@ class DatasetStage:
             )
         except (TeacherError, NotEnough):
             raise  # the teacher may be back in a while, and more will have been said
-        except (DatasetError, ValueError) as error:
+        except DatasetError as error:
             raise StageBroken(str(error)) from error
         return StageResult(Outcome.DONE, dataset.facts())
 

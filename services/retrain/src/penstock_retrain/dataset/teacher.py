@@ -19,6 +19,7 @@ from penstock_retrain.dataset import policy as policies
 from penstock_retrain.dataset.errors import TeacherError
 from penstock_retrain.dataset.examples import Example
 from penstock_retrain.dataset.gathering import TEACHER_LABEL
+from penstock_retrain.dataset.rows import CUT_OFF
 
 __all__ = ["AnswerLog", "OpenAITeacher", "Teacher", "teach"]
 
@@ -144,12 +145,13 @@ class AnswerLog:
         self._path = path
         self._answers: dict[str, str] = {}
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            # By line ends alone: an answer's text may have other separators.
+            for line in path.read_bytes().split(b"\n"):
                 try:
                     found = json.loads(line)
                     self._answers[found["question"]] = found["answer"]
                 except (ValueError, KeyError, TypeError):
-                    continue  # half a line, of a writer that was killed
+                    continue  # half a line, of a writer that was killed, maybe in a character
 
     def get(self, teacher: Teacher, example: Example) -> str | None:
         """What was answered; None where it was not asked."""
@@ -217,10 +219,13 @@ def _question(teacher: Teacher, example: Example) -> str:
 
 
 def _text(response: httpx.Response) -> str:
-    """The first choice's text; empty where the body is another one."""
+    """The first choice's text; empty where it is cut off, or cannot be written down."""
     try:
         choice = response.json()["choices"][0]
+        if choice.get("finish_reason") == CUT_OFF:
+            return ""
         text = choice["text"] if "text" in choice else choice["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        text.encode()  # JSON may have half a character, which no file can
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ""
-    return text if isinstance(text, str) else ""
+    return str(text)

@@ -6,10 +6,19 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from penstock_retrain.jobs import effects
-from penstock_retrain.jobs.outbox import write_change
+from penstock_retrain.jobs.outbox import head, write_change
+from penstock_retrain.jobs.route_plan import champion_of, names
 from penstock_retrain.jobs.rows import columns_of, job_of
 from penstock_retrain.jobs.stages import RouteChange
-from penstock_retrain.jobs.states import Event, Impossible, Job, transition
+from penstock_retrain.jobs.states import (
+    JOURNAL,
+    Event,
+    Impossible,
+    Job,
+    JobState,
+    Trigger,
+    transition,
+)
 from penstock_retrain.registry import records
 from penstock_retrain.registry.versions import (
     CHALLENGER,
@@ -40,6 +49,8 @@ def change_job(connection: Connection, job: Job, event: Event, change: RouteChan
         StageBroken: The change cannot be made of the route.
     """
     after = transition(job, event)
+    if event.trigger is Trigger.CONTINUED:
+        _check_champion(connection, job)
     # Whatever it came to: what it leaves behind is looked through again once it has ended.
     values = {**columns_of(after), "cleaned": 0}
     connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(**values))
@@ -49,6 +60,21 @@ def change_job(connection: Connection, job: Job, event: Event, change: RouteChan
     for effect in effects.effects(job, after, event):
         _apply(connection, after, event, effect)
     return after
+
+
+def _check_champion(connection: Connection, job: Job) -> None:
+    """A comparison goes on with the champion that it began with, or not at all."""
+    journal = job.result(JobState.CANARY).get(JOURNAL) or job.result(JobState.SHADOW).get(JOURNAL)
+    route = head(connection, job.model)
+    if journal is None or route is None:
+        return
+    before, now = journal["champion"], champion_of(route)
+    if now != before:
+        raise Impossible(
+            f"the champion of {job.model} is {now or 'nobody'} now and was {before} when job "
+            f"{job.id} compared: make {before} the champion again with penstock routes apply FILE, "
+            "or end the job and start another"
+        )
 
 
 def record(
@@ -106,6 +132,16 @@ def _retire(connection: Connection, job: Job, event: Event, status: VersionStatu
     if version is None:
         return
     records.set_status(connection, job.model, version.version, status)
+    route = head(connection, job.model)
+    if route is not None and names(route, version.name):
+        # Somebody else made it champion: retired, its weights would go while it answers.
+        if event.trigger is Trigger.ROLLED_BACK_BY_HAND:
+            raise Impossible(
+                f"version {route.version} of the route of {job.model} answers with "
+                f"{version.name}, and somebody else made it so: first write another route with "
+                "penstock routes apply FILE"
+            )
+        return
     reason = job.reason or str(job.state)
     records.retire(connection, job.model, version.version, reason, event.at_us)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from penstock.v1 import route_pb2
 from penstock_retrain.jobs.outbox import Outbox
-from penstock_retrain.jobs.route_plan import champion_of, percent_of, shadow_of
+from penstock_retrain.jobs.route_plan import champion_of, names, percent_of, shadow_of
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.stages import Candidate, RouteChange, Standing
 from penstock_retrain.jobs.states import Event, Facts, Job, Trigger
@@ -76,4 +76,5 @@ class SqlDesk:
             champion=champion_of(route),
             champion_percent=percent_of(route, champion_of(route)),
             by_tenant=route.sticky_by == route_pb2.STICKY_BY_TENANT,
+            names_candidate=names(route, candidate.name),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -26,11 +26,13 @@ from penstock_retrain.jobs.stages import (
     StageBroken,
     Withdrawn,
 )
-from penstock_retrain.tables import ROUTE_HEADS, ROUTES
+from penstock_retrain.tables import JOBS, ROUTE_HEADS, ROUTES
 
-__all__ = ["Entry", "Outbox", "RouteStatus", "head", "write_change"]
+__all__ = ["Entry", "Outbox", "RouteStatus", "Undo", "head", "write_change"]
 
 
+# Takes back, in a transaction, what an entry promised that cannot be made any more.
+Undo = Callable[[Connection, "Entry", int], None]
 # What gives a candidate requests.
 _GIVES = (RouteChangeKind.SHADOW, RouteChangeKind.SPLIT, RouteChangeKind.PROMOTE)
 
@@ -168,7 +170,13 @@ class Outbox:
                     _set_head(connection, route)
 
     def supersede(
-        self, entry: Entry, standing: route_pb2.Route, now_us: int, *, settle: bool
+        self,
+        entry: Entry,
+        standing: route_pb2.Route,
+        now_us: int,
+        *,
+        settle: bool,
+        undo: Undo,
     ) -> list[tuple[Entry, Entry | None]]:
         """Somebody else's route has an entry's version, or a higher one: makes it anew.
 
@@ -182,9 +190,12 @@ class Outbox:
             settle: The entry's record is on the log too, behind the other: where nothing comes
                 after it, what stands is written again under a higher version, for those who read
                 the topic anew find the last record only.
+            undo: Given each entry that is not made anew, in the same transaction, once what stands
+                is the head.
         """
         found: list[tuple[Entry, Entry | None]] = []
         with self._database.writing() as connection:
+            _lock_jobs(connection, entry.model)
             newest = head(connection, entry.model, lock=True)
             top = max(standing.version, newest.version if newest is not None else 0)
             query = _waiting(entry.model).where(ROUTES.c.version >= entry.version)
@@ -209,6 +220,9 @@ class Outbox:
                 _write(connection, route, standing, entry.job_id, change, now_us)
             # What was counted on is not so: later changes are made of what stands.
             _set_head(connection, route)
+            for each, new_one in found:
+                if new_one is None:
+                    undo(connection, each, now_us)
         return found
 
 
@@ -218,6 +232,15 @@ def _waiting(model: str) -> sql.Select[Any]:
         .where(ROUTES.c.model == model, ROUTES.c.status == RouteStatus.WAITING)
         .order_by(ROUTES.c.version)
     )
+
+
+def _lock_jobs(connection: Connection, model: str) -> None:
+    """The jobs of what waits, before the head: so does every change of a job (PostgreSQL)."""
+    waiting = sql.select(ROUTES.c.job_id).where(
+        ROUTES.c.model == model, ROUTES.c.status == RouteStatus.WAITING
+    )
+    jobs = sql.select(JOBS.c.id).where(JOBS.c.id.in_(waiting)).order_by(JOBS.c.id)
+    connection.execute(jobs.with_for_update()).all()
 
 
 def _write(

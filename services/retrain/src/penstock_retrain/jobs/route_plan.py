@@ -11,7 +11,16 @@ from penstock.routing import check_route
 from penstock.v1 import route_pb2
 from penstock_retrain.jobs.stages import Candidate, RouteChange, RouteChangeKind, StageBroken
 
-__all__ = ["base_of", "champion_of", "changed", "percent_of", "rebased", "shadow_of", "taken_away"]
+__all__ = [
+    "base_of",
+    "champion_of",
+    "changed",
+    "names",
+    "percent_of",
+    "rebased",
+    "shadow_of",
+    "taken_away",
+]
 
 WHOLE = 10_000
 _CHAMPION = route_pb2.STAGE_CHAMPION
@@ -65,8 +74,8 @@ def rebased(
 ) -> route_pb2.Route | None:
     """A change that was made of `base`, made of a route that somebody else wrote meanwhile.
 
-    None where it must not be, or needs not: somebody else has changed what the candidate gets, and
-    only what takes traffic from it may come after that.
+    None where it must not be: somebody else has changed what the candidate gets, and only what
+    takes traffic from it may come after that. None also where the route says so already.
 
     Args:
         standing: Somebody else's route.
@@ -91,6 +100,11 @@ def champion_of(route: route_pb2.Route) -> str:
 def base_of(route: route_pb2.Route) -> str:
     """The engine's model that the champion answers with; empty where the route has none."""
     return next((v.base_model for v in route.variants if v.stage == _CHAMPION), "")
+
+
+def names(route: route_pb2.Route, version: str) -> bool:
+    """Whether engines need a version's weights for a route, with or without traffic."""
+    return any(version in (v.name, v.base_model, v.adapter) for v in route.variants)
 
 
 def percent_of(route: route_pb2.Route, name: str) -> float:
@@ -207,9 +221,10 @@ def _withdraw(route: route_pb2.Route, candidate: Candidate) -> None:
 
 
 def _restore(route: route_pb2.Route, candidate: Candidate, before: route_pb2.Route | None) -> None:
-    standing = _champion(route)
-    if standing.name != candidate.name:
-        return  # somebody else has made another one champion: that stands
+    if _champion(route).name != candidate.name:
+        # Somebody else has made another one champion: that stands.
+        _withdraw(route, candidate)
+        return
     if before is None:
         raise StageBroken(f"nothing is known of the champion before {candidate.name}")
     former = _champion(before)

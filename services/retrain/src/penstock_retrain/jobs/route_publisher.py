@@ -26,9 +26,10 @@ from penstock.telemetry import logger
 from penstock_retrain import metrics
 from penstock_retrain.jobs.leases import Lease, Leases
 from penstock_retrain.jobs.outbox import Entry, Outbox
+from penstock_retrain.jobs.overtaken import undo_promotion
 from penstock_retrain.jobs.route_view import RouteView
 
-__all__ = ["FencedPublisher", "Overtaken", "RoutePublisher"]
+__all__ = ["FencedPublisher", "RoutePublisher"]
 
 log = logger(__name__)
 
@@ -57,10 +58,6 @@ class FencedPublisher(Protocol):
         ...
 
 
-# Told of each entry that somebody else's route overtook, with what is in its place.
-Overtaken = Callable[[Entry, Entry | None], None]
-
-
 @dataclasses.dataclass
 class _Hold:
     lease: Lease
@@ -76,7 +73,7 @@ class RoutePublisher:
         view: What the log says; read by the caller.
         make: Makes the writer of a model.
         topic: The full name of `routes`.
-        overtaken: Told of entries that somebody else's route overtook; called off the loop.
+        moved: Told when somebody else's route came first: a job may have been rolled back.
         lease_s: How long a model's lease lasts.
         clock_us: The time now, microseconds since 1970.
     """
@@ -89,7 +86,7 @@ class RoutePublisher:
         make: Callable[[str], FencedPublisher],
         topic: str,
         *,
-        overtaken: Overtaken,
+        moved: Callable[[], None],
         lease_s: float = LEASE_S,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -98,7 +95,7 @@ class RoutePublisher:
         self._view = view
         self._make = make
         self._topic = topic
-        self._overtaken = overtaken
+        self._moved = moved
         self._lease_us = round(lease_s * 1e6)
         self._clock_us = clock_us
         self._holds: dict[str, _Hold] = {}
@@ -184,7 +181,12 @@ class RoutePublisher:
         held = self._view.held(entry.model)
         assert held is not None
         made = await asyncio.to_thread(
-            self._outbox.supersede, entry, held, now_us, settle=self._view.has(entry.route)
+            self._outbox.supersede,
+            entry,
+            held,
+            now_us,
+            settle=self._view.has(entry.route),
+            undo=undo_promotion,
         )
         for old, new in made:
             metrics.ROUTES.labels("superseded").inc()
@@ -194,7 +196,7 @@ class RoutePublisher:
                 version=old.version,
                 made_anew=new.version if new is not None else None,
             )
-            await asyncio.to_thread(self._overtaken, old, new)
+        self._moved()
 
     async def _hold(self, model: str) -> FencedPublisher | None:
         name = f"routes/{model}"

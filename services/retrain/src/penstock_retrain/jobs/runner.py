@@ -19,6 +19,7 @@ from penstock_retrain import metrics
 from penstock_retrain.jobs.policy import backoff_s, parse_policy
 from penstock_retrain.jobs.stages import (
     JobMoved,
+    NotYet,
     Outcome,
     Progress,
     Stage,
@@ -302,10 +303,16 @@ class Runner:
             await asyncio.to_thread(self._store.cleaned, job)
         except Unavailable:
             raise
+        except NotYet as error:
+            log.warning("what a job left has to stay for now", job=job.id, reason=str(error))
+            await self._clean_later(job)
         except Exception:
             log.exception("a job could not be cleaned up yet", job=job.id)
-            again_us = self._clock_us() + round(CLEAN_RETRY_S * 1e6)
-            await asyncio.to_thread(self._store.cleaned, job, retry_at_us=again_us)
+            await self._clean_later(job)
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _clean_later(self, job: Job) -> None:
+        again_us = self._clock_us() + round(CLEAN_RETRY_S * 1e6)
+        await asyncio.to_thread(self._store.cleaned, job, retry_at_us=again_us)

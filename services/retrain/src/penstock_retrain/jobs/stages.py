@@ -18,6 +18,7 @@ __all__ = [
     "Candidate",
     "Desk",
     "JobMoved",
+    "NotYet",
     "Outcome",
     "Progress",
     "Report",
@@ -104,6 +105,10 @@ class Withdrawn(Exception):
     """Somebody else took the candidate's traffic away. Let it through: the job is rolled back."""
 
 
+class NotYet(Exception):
+    """What is to be removed is needed still: the runner tries again later."""
+
+
 class Stage(Protocol):
     """One state's work."""
 
@@ -124,6 +129,9 @@ class Stage(Protocol):
 
         Called once a job has ended, whatever its end; the stage looks at `job.state` to know what
         is still needed. Reports, lineage and datasets that lineage names stay.
+
+        Raises:
+            NotYet: Something has to stay for now.
         """
         ...
 
@@ -185,6 +193,7 @@ class Standing:
         champion: The champion's variant; empty where there is no route.
         champion_percent: What the champion has of the traffic.
         by_tenant: Whether all requests of a tenant are answered by one variant.
+        names_candidate: Whether the candidate is on it at all, with or without traffic.
     """
 
     version: int
@@ -194,6 +203,7 @@ class Standing:
     champion: str = ""
     champion_percent: float = 0.0
     by_tenant: bool = False
+    names_candidate: bool = False
 
 
 class Desk(Protocol):

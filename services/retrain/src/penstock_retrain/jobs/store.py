@@ -198,13 +198,19 @@ class JobStore:
             connection.execute(_claimed(JOBS.update(), job).values(owner=None, lease_until_us=0))
 
     def cleaned(self, job: Job, *, retry_at_us: int = 0) -> None:
-        """Keeps that an ended job is cleaned up, or when to try that again."""
+        """Keeps that an ended job is cleaned up, or when to try that again.
+
+        Does nothing where the job has changed since it was claimed: what it came to then has to be
+        looked through again.
+        """
         values: dict[str, Any] = (
             {"retry_at_us": retry_at_us} if retry_at_us else {"cleaned": 1, "retry_at_us": 0}
         )
         with self._database.writing() as connection:
             connection.execute(
-                _claimed(JOBS.update(), job).where(JOBS.c.active == 0).values(**values)
+                _claimed(JOBS.update(), job)
+                .where(JOBS.c.active == 0, JOBS.c.revision == job.revision)
+                .values(**values)
             )
 
     def apply(self, job: Job, event: Event, change: RouteChange | None = None) -> Job:

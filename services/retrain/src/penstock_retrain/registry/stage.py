@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from penstock.manifest import (
     write_manifest,
 )
 from penstock.signing import SigningKey
-from penstock_retrain.jobs.stages import Outcome, Progress, StageBroken, StageResult
+from penstock_retrain.jobs.stages import (
+    Candidate,
+    Desk,
+    NotYet,
+    Outcome,
+    Progress,
+    StageBroken,
+    StageResult,
+)
 from penstock_retrain.jobs.states import Job, JobState
 from penstock_retrain.registry.card import model_card
 from penstock_retrain.registry.store import Registry
@@ -30,17 +39,21 @@ CARD = "README.md"
 class RegisteringStage:
     """Puts what a training made into the directory of a version, named like it.
 
-    The directory is made beside its place and renamed, so that an engine sees all of it or nothing;
-    a killed run's copy is found by the version's name and made anew.
+    The directory is made beside its place and renamed, so that an engine sees all of it or nothing.
+    Each run makes one of its own: a copy that was cancelled goes on in its thread.
 
     Args:
+        desk: Says whose job it is, and what the route names.
         registry: Where versions are.
         adapters: The directory that engines load adapters from.
         models: The directory that full weights go to.
         key: Signs the manifest.
     """
 
-    def __init__(self, registry: Registry, adapters: Path, models: Path, key: SigningKey) -> None:
+    def __init__(
+        self, desk: Desk, registry: Registry, adapters: Path, models: Path, key: SigningKey
+    ) -> None:
+        self._desk = desk
         self._registry = registry
         self._places = {"adapter": adapters, "full": models}
         self._key = key
@@ -52,24 +65,34 @@ class RegisteringStage:
         gates found out: `attachments`, files by the name that they have beside the weights.
         """
         progress(Progress("copying the weights"))
-        return await asyncio.to_thread(self._register, job)
+        version = await asyncio.to_thread(self._version, job)
+        place = await asyncio.to_thread(self._place, version)
+        if not await asyncio.to_thread(place.exists):
+            made = await asyncio.to_thread(self._copied, job, version, place)
+            # Copying took a while: who has lost the job meanwhile puts nothing there.
+            await self._desk.note(job, {})
+            await asyncio.to_thread(_put, made, place)
+        return await asyncio.to_thread(self._found, version, place)
 
     async def clean(self, job: Job) -> None:
         """Removes what is half made; of a version that may not come back also its files.
 
         One that was rejected was never registered. One that was rolled back, failed or was
-        aborted is retired: its lineage stays, its weights go.
+        aborted is retired: its lineage stays, its weights go, once no route names it.
         """
-        await asyncio.to_thread(self._clean, job)
+        version = await asyncio.to_thread(self._registry.by_job, job.id)
+        if version is None:
+            return
+        await asyncio.to_thread(self._sweep, version)
+        if job.state is JobState.PROMOTED or not version.retired_us:
+            return
+        # Somebody else may have put it back since.
+        standing = await self._desk.standing(job, Candidate(version.name, version.base_model))
+        if standing.names_candidate or not standing.published:
+            raise NotYet(f"{version.name} is retired, and the route of {job.model} may name it")
+        await asyncio.to_thread(self._remove, version)
 
-    def _register(self, job: Job) -> StageResult:
-        version = self._version(job)
-        source = Path(str(job.result(JobState.TRAINING).get("dir", "")))
-        if not source.is_dir() or not any(source.iterdir()):
-            raise StageBroken(f"training said that the weights are in {source}: nothing is there")
-        place = self._place(version)
-        if not place.exists():
-            self._copy(job, version, source, place)
+    def _found(self, version: Version, place: Path) -> StageResult:
         try:
             digest = verify(place)
         except ManifestError as error:
@@ -87,10 +110,14 @@ class RegisteringStage:
         }
         return StageResult(Outcome.DONE, facts)
 
-    def _copy(self, job: Job, version: Version, source: Path, place: Path) -> None:
-        half = place.with_name(f".{place.name}.half")
-        inside = half / place.name
-        shutil.rmtree(half, ignore_errors=True)
+    def _copied(self, job: Job, version: Version, place: Path) -> Path:
+        """All that goes to a place, in a directory of this run's own."""
+        source = Path(str(job.result(JobState.TRAINING).get("dir", "")))
+        if not source.is_dir() or not any(source.iterdir()):
+            raise StageBroken(f"training said that the weights are in {source}: nothing is there")
+        half = _half(place)
+        half.mkdir(exist_ok=True)
+        inside = Path(tempfile.mkdtemp(dir=half)) / place.name
         # Links are followed: a version depends on nothing outside of it.
         shutil.copytree(source, inside, ignore=shutil.ignore_patterns(MANIFEST, CARD))
         card = model_card(job, version, digest=digest_of(file_digests(inside)))
@@ -98,16 +125,17 @@ class RegisteringStage:
         for name, path in job.result(JobState.EVALUATING).get("attachments", {}).items():
             shutil.copyfile(path, inside / Path(name).name)
         write_manifest(inside, self._key)
-        inside.rename(place)
-        half.rmdir()
+        return inside
 
-    def _clean(self, job: Job) -> None:
-        version = self._registry.by_job(job.id)
-        if version is None:
-            return
+    def _sweep(self, version: Version) -> None:
+        half = _half(self._place(version))
+        shutil.rmtree(half, ignore_errors=True)
+        if half.exists():
+            raise NotYet(f"somebody still writes into {half}")
+
+    def _remove(self, version: Version) -> None:
         place = self._place(version)
-        shutil.rmtree(place.with_name(f".{place.name}.half"), ignore_errors=True)
-        if job.state is not JobState.PROMOTED and version.retired_us and place.exists():
+        if place.exists():
             # Renamed first: what an engine finds is whole until it is gone.
             gone = place.with_name(f".{place.name}.gone")
             shutil.rmtree(gone, ignore_errors=True)
@@ -124,3 +152,14 @@ class RegisteringStage:
         place = self._places[version.kind]
         place.mkdir(parents=True, exist_ok=True)
         return place / version.name
+
+
+def _half(place: Path) -> Path:
+    """Where runs make what goes to a place, each in a directory of its own."""
+    return place.with_name(f".{place.name}.half")
+
+
+def _put(made: Path, place: Path) -> None:
+    if not place.exists():
+        made.rename(place)
+    shutil.rmtree(_half(place), ignore_errors=True)

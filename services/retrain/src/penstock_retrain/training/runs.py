@@ -7,7 +7,8 @@
     result/           the weights and training.json; renamed into place, so all of it or nothing
     outcome.json      why it ended without a result
 
-One process works on it at a time: it holds a lock on `lock`, which has its process id.
+One process works on it at a time: it holds a lock on `lock`, which has its process id. That file is
+never removed: who waits for one that is gone would not keep out who makes a new one.
 """
 
 from __future__ import annotations
@@ -55,12 +56,17 @@ class Run:
         self._lock = path / "lock"
 
     def prepare(self, request: TrainingRequest) -> None:
-        """Writes what is asked; what was done for another request is removed. Idempotent."""
+        """Writes what is asked; what was done for another request is removed. Idempotent.
+
+        Raises:
+            TrainingFailed: Another process works for the other request.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._asks(request):
-            self._request.unlink(missing_ok=True)
-            self.remove(keep=())
-            self.path.mkdir(parents=True, exist_ok=True)
+            with self.held(0):
+                # First: what is half removed is nobody's.
+                self._request.unlink(missing_ok=True)
+                self._empty(keep=())
         self._outcome.unlink(missing_ok=True)
         _write(self._request, request.document())
 
@@ -148,20 +154,26 @@ class Run:
         with self.progress.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
-    def remove(self, keep: tuple[str, ...] = ("request.json", "progress.jsonl")) -> None:
-        """Removes all but what says how it went: training.json of a result stays as well."""
+    def remove(self) -> None:
+        """Removes all but what says how it went.
+
+        Raises:
+            TrainingFailed: Another process has it.
+        """
         if not self.path.is_dir():
             return
-        said = self.result / TRAINED
-        if keep and said.is_file():
-            said.replace(self.path / TRAINED)
+        with self.held(0):
+            said = self.result / TRAINED
+            if said.is_file():
+                said.replace(self.path / TRAINED)
+            self._empty(keep=(self._request.name, self.progress.name, TRAINED))
+
+    def _empty(self, keep: tuple[str, ...]) -> None:
         for path in self.path.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name not in (*keep, *((TRAINED,) if keep else ())):
+            elif path.name not in (*keep, self._lock.name):
                 path.unlink()
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
 
     def _asks(self, request: TrainingRequest) -> bool:
         try:

@@ -14,7 +14,15 @@ from penstock.telemetry import logger
 from penstock_retrain.bases import Bases, NoBaseModel
 from penstock_retrain.code import code_version
 from penstock_retrain.jobs.policy import PolicyError, parse_policy
-from penstock_retrain.jobs.stages import Outcome, Progress, Report, StageBroken, StageResult
+from penstock_retrain.jobs.stages import (
+    Desk,
+    NotYet,
+    Outcome,
+    Progress,
+    Report,
+    StageBroken,
+    StageResult,
+)
 from penstock_retrain.jobs.states import Job, JobState
 from penstock_retrain.training.driver import command
 from penstock_retrain.training.errors import TrainingFailed, TrainingImpossible
@@ -36,9 +44,11 @@ class TrainingStage:
     """Trains what a job's dataset holds, as its policy says.
 
     What a killed run left is found by the job's id: one that was finished is not run again, one
-    that was not goes on from its last checkpoint.
+    that was not goes on from its last checkpoint. The base model is kept when the stage begins: an
+    attempt after another champion's promotion trains the same one.
 
     Args:
+        desk: Where that is kept.
         folder: Trainings go below it, one directory for each job. Where Ray is a cluster, its
             nodes see it under the same path, as they do datasets and base models.
         resources: What a training may use.
@@ -49,12 +59,14 @@ class TrainingStage:
 
     def __init__(
         self,
+        desk: Desk,
         folder: Path,
         resources: Resources,
         bases: Bases,
         imports: Path | None = None,
         serving: Callable[[str], str] = lambda model: "",
     ) -> None:
+        self._desk = desk
         self._folder = folder
         self._resources = resources
         self._bases = bases
@@ -64,7 +76,9 @@ class TrainingStage:
     async def run(self, job: Job, progress: Report) -> StageResult:
         """See `penstock_retrain.jobs.stages.Stage`."""
         try:
-            request = self._request(job)
+            policy = TrainingPolicy.of(parse_policy(job.policy).training)
+            job = await self._asked(job, policy)
+            request = self._request(job, policy)
         except (PolicyError, TrainingImpossible) as error:
             raise StageBroken(f"the policy: {error}") from error
         run = self._run(job)
@@ -89,7 +103,10 @@ class TrainingStage:
         What was asked, how it went and what came of it stay, for lineage.
         """
         run = self._run(job)
-        await asyncio.to_thread(run.remove)
+        try:
+            await asyncio.to_thread(run.remove)
+        except TrainingFailed as error:
+            raise NotYet(str(error)) from error
         await asyncio.to_thread(shutil.rmtree, ray_folder(run.path), ignore_errors=True)
 
     async def _import(self, request: TrainingRequest, run: Run, progress: Report) -> None:
@@ -123,9 +140,15 @@ class TrainingStage:
             await _stop(process, ended)
         log.info("a training's process ended", run=run.path.name, code=process.returncode)
 
-    def _request(self, job: Job) -> TrainingRequest:
-        policy = TrainingPolicy.of(parse_policy(job.policy).training)
+    async def _asked(self, job: Job, policy: TrainingPolicy) -> Job:
+        """The job with the base model in it."""
+        if "asked" in job.result(JobState.TRAINING):
+            return job
         base_model = policy.base_model or self._serving(job.model) or job.model
+        return await self._desk.keep(job, {"asked": {"base_model": base_model}})
+
+    def _request(self, job: Job, policy: TrainingPolicy) -> TrainingRequest:
+        base_model = str(job.result(JobState.TRAINING)["asked"]["base_model"])
         try:
             base_path = self._bases.find(base_model)
         except NoBaseModel as error:
