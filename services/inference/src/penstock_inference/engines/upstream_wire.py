@@ -259,8 +259,9 @@ class Answer:
 def _told(usage: Mapping[str, Any], name: str) -> int | None:
     """A count of tokens that can be one; None where the server says nothing that can."""
     told = usage.get(name)
-    possible = isinstance(told, int | float) and 0 <= told <= MOST_TOKENS
-    return int(told) if possible else None
+    if not isinstance(told, int | float) or not 0 <= told <= MOST_TOKENS:
+        return None
+    return int(told)
 
 
 def _log_probabilities(choice: Mapping[str, Any]) -> list[float]:
