@@ -12,7 +12,7 @@ import pytest
 from penstock_drift.channels.bank import CatalogueBank, watch_of
 from penstock_drift.channels.channel import SignalChannel, Watch
 from penstock_drift.findings.explain import by_segment, parts_of
-from penstock_drift.policy.document import default_document, parse_policy
+from penstock_drift.policy.document import MIN_BLOCKS, default_document, parse_policy
 from penstock_drift.records.evidence import Channel, Exemplar
 from penstock_drift.records.values import Kind, SignalType, Source, Value
 from penstock_drift.signals.declared import Declaration, Transform
@@ -248,6 +248,26 @@ def test_a_change_is_found_where_there_is_no_traffic_at_night() -> None:
             exemplar = Exemplar("r", Source("responses", 0, minute), minute * 60_000, math.nan)
             channel.update(draw.gauss(hour / 2 + (day == 5), 1), exemplar)
     assert not channel.warming
+    assert channel.log_evidence >= math.log(1e4)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "of_block"),
+    [
+        (declared(SignalType.NUMBER), lambda draw, shift: draw.gauss(shift, 1)),
+        (declared(SignalType.BOUNDED), lambda draw, shift: 0.5 + 0.15 * draw.gauss(shift, 1)),
+        (declared(SignalType.BINARY), lambda draw, shift: draw.random() < 0.2 + 0.4 * shift),
+    ],
+    ids=["number", "bounded", "binary"],
+)
+def test_with_the_fewest_blocks_a_change_by_two_deviations_of_them_is_found(
+    declaration: Declaration, of_block: Callable[[random.Random, float], float]
+) -> None:
+    watch = Watch(baseline_observations=MIN_BLOCKS * 16, block=16)
+    channel, draw = SignalChannel(declaration, watch), random.Random(1)
+    for count in range(16 * 240):
+        # A deviation of a block's mean is a quarter of a value's.
+        channel.update(float(of_block(draw, 0.5 if count >= 16 * 120 else 0)), seen(count))
     assert channel.log_evidence >= math.log(1e4)
 
 

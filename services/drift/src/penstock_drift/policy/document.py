@@ -23,6 +23,7 @@ from penstock_drift.policy.actions import RETRAIN, Actions, Remedy, Retrain, Str
 from penstock_drift.records.values import Kind
 
 __all__ = [
+    "MIN_BLOCKS",
     "RETRAIN",
     "SELF_TEST_MODEL",
     "Actions",
@@ -62,6 +63,12 @@ DetectorName = Literal[
 ]
 
 
+# Blocks of a baseline, or values where they are not averaged. With 100 every type of signal finds a
+# change by two deviations of a block's mean within 100 blocks; with 50 scores take twice as long,
+# and with 20 they do not find it: the bound on what was not seen leaves too much open.
+MIN_BLOCKS = 100
+
+
 class PolicyError(Exception):
     """A document is no policy; a line per error, which names the field and the remedy."""
 
@@ -97,7 +104,7 @@ class SignalPolicy(_SignalFields):
     enabled: bool = True
     min_effect: float = Field(default=0.2, ge=0, le=10)
     min_change: float = Field(default=0.02, ge=0, le=1)
-    baseline_observations: int = Field(default=2000, ge=100, le=1_000_000)
+    baseline_observations: int = Field(default=2000, ge=MIN_BLOCKS, le=1_000_000)
     season: Literal["none", "day", "week"] = "none"
     season_periods: int = Field(default=3, ge=1, le=20)
     block: int = Field(default=1, ge=1, le=1000)
@@ -119,7 +126,7 @@ class SignalRule(_SignalFields):
     enabled: bool | None = None
     min_effect: float | None = Field(default=None, ge=0, le=10)
     min_change: float | None = Field(default=None, ge=0, le=1)
-    baseline_observations: int | None = Field(default=None, ge=100, le=1_000_000)
+    baseline_observations: int | None = Field(default=None, ge=MIN_BLOCKS, le=1_000_000)
     season: Literal["none", "day", "week"] | None = None
     season_periods: int | None = Field(default=None, ge=1, le=20)
     block: int | None = Field(default=None, ge=1, le=1000)
@@ -236,10 +243,17 @@ class Policy(Strict):
     def _sound_rules(cls, rules: Mapping[str, SignalRule]) -> Mapping[str, SignalRule]:
         for pattern in rules:
             try:
-                _resolved(rules, pattern)
+                chosen = _resolved(rules, pattern)
             except ValidationError as error:
                 reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
                 raise ValueError(f"{pattern}: {reason}") from None
+            values, block = chosen.baseline_observations, chosen.block
+            if values < MIN_BLOCKS * block:
+                raise ValueError(
+                    f"{pattern}: too little is found with {values // block} blocks of a "
+                    f"baseline: raise baseline_observations to {MIN_BLOCKS * block} at least, or "
+                    f"lower block to {values // MIN_BLOCKS}"
+                )
         return rules
 
     def for_signal(self, name: str) -> SignalPolicy:
