@@ -268,6 +268,7 @@ class PartitionFold:
             return
         former, self._policy, self._change = self._policy, policy, change
         self._policy_is_news = True
+        self._make_room(policy.limits.max_keys)
         for key, fold in self._keys.items():
             fold.follow(policy)
             self._dirty.add(key)
@@ -326,14 +327,17 @@ class PartitionFold:
     def _touch(self, key: Key) -> KeyFold:
         fold = self._keys.pop(key, None)
         if fold is None:
-            while len(self._keys) >= self._policy.limits.max_keys:
-                self._counted.evicted += 1
-                self._drop(next(iter(self._keys)))
+            self._make_room(self._policy.limits.max_keys - 1)
             fold = KeyFold(self._bank, self._policy)
             self._dropped.discard(key)
         self._keys[key] = fold
         self._dirty.add(key)
         return fold
+
+    def _make_room(self, most: int) -> None:
+        while len(self._keys) > most:
+            self._counted.evicted += 1
+            self._drop(next(iter(self._keys)))
 
     def _drop(self, key: Key) -> None:
         self._armed -= self._keys.pop(key).armed
