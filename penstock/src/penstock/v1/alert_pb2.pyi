@@ -173,7 +173,7 @@ class DriftIncident(_message.Message):
     channel: _drift_pb2.DriftChannel.ValueType
     policy_version: _builtins.int
     resolution: _builtins.str
-    """Why it was resolved: recovered, rebased, silent or withdrawn."""
+    """Why it was resolved: recovered, rebased, silent, withdrawn or dropped."""
     @_builtins.property
     def onset(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property

@@ -400,6 +400,7 @@ class Evidence(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
     TRAFFIC_FIELD_NUMBER: _builtins.int
+    EVICTED_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """The partition of `signals`, and how many there are."""
     partitions: _builtins.int
@@ -423,6 +424,12 @@ class Evidence(_message.Message):
     def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___Traffic]:
         """Routes that are heard of since the tick before."""
 
+    @_builtins.property
+    def evicted(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvidenceKey]:
+        """Keys with something told that were dropped since the tick before, because there were too many:
+        nothing more comes of them.
+        """
+
     def __init__(
         self,
         *,
@@ -434,14 +441,42 @@ class Evidence(_message.Message):
         policy: Global___PolicyVersion | None = ...,
         late: _builtins.int = ...,
         traffic: _abc.Iterable[Global___Traffic] | None = ...,
+        evicted: _abc.Iterable[Global___EvidenceKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "late", b"late", "partition", b"partition", "partitions", b"partitions", "policy", b"policy", "signals", b"signals", "traffic", b"traffic", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "evicted", b"evicted", "late", b"late", "partition", b"partition", "partitions", b"partitions", "policy", b"policy", "signals", b"signals", "traffic", b"traffic", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class EvidenceKey(_message.Message):
+    """A key of `signals`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    variant: _builtins.str
+    segment: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        segment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "segment", b"segment", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvidenceKey: _TypeAlias = EvidenceKey  # noqa: Y015
 
 @_typing.final
 class Interval(_message.Message):

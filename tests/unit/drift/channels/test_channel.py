@@ -255,19 +255,19 @@ def test_a_change_is_found_where_there_is_no_traffic_at_night() -> None:
     ("declaration", "of_block"),
     [
         (declared(SignalType.NUMBER), lambda draw, shift: draw.gauss(shift, 1)),
-        (declared(SignalType.BOUNDED), lambda draw, shift: 0.5 + 0.1 * draw.gauss(shift, 1)),
+        (declared(SignalType.BOUNDED), lambda draw, shift: 0.5 + 0.15 * draw.gauss(shift, 1)),
         (declared(SignalType.BINARY), lambda draw, shift: draw.random() < 0.2 + 0.4 * shift),
     ],
     ids=["number", "bounded", "binary"],
 )
-def test_with_the_fewest_blocks_a_change_by_a_deviation_of_them_is_found(
+def test_with_the_fewest_blocks_a_change_by_two_deviations_of_them_is_found(
     declaration: Declaration, of_block: Callable[[random.Random, float], float]
 ) -> None:
     watch = Watch(baseline_observations=MIN_BLOCKS * 16, block=16)
     channel, draw = SignalChannel(declaration, watch), random.Random(1)
-    for count in range(16 * 520):
+    for count in range(16 * 240):
         # A deviation of a block's mean is a quarter of a value's.
-        channel.update(float(of_block(draw, 0.25 if count >= 16 * 120 else 0)), seen(count))
+        channel.update(float(of_block(draw, 0.5 if count >= 16 * 120 else 0)), seen(count))
     assert channel.log_evidence >= math.log(1e4)
 
 

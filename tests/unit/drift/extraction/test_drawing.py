@@ -450,6 +450,23 @@ async def test_a_policy_is_written_to_every_partition_and_changes_what_is_drawn(
     assert place.parts.plan().segments == {}
 
 
+async def test_partitions_that_are_added_hear_of_the_policy_in_force() -> None:
+    broker = MemoryBroker(4)
+    place = Place(broker)
+    place.relay.count(2)
+    message = drift_pb2.PolicyVersion(version=3, document="segments: {}")
+    place.relay.take_policy(broker.append(encode(message, topic="p.policies", key="d", source="t")))
+    relaying = asyncio.create_task(place.relay.run())
+    await until(lambda: len(broker.read("p.signals")) == 2)
+    for partitions in (2, 4, 4):
+        place.relay.count(partitions)
+        await until(lambda: not place.relay._waiting)
+    relaying.cancel()
+    assert signals(broker) == [PolicyChange(3, "segments: {}")] * (2 + 4)
+    told = {record.partition.number for record in broker.read("p.signals")}
+    assert told == {0, 1, 2, 3}
+
+
 async def test_the_newest_route_of_each_model_is_written_to_the_first_partition() -> None:
     broker = MemoryBroker(2)
     place = Place(broker)

@@ -40,6 +40,17 @@ def test_a_value_that_is_not_seen_any_more_makes_room() -> None:
     assert segments_of(segments, {"task": "a"}, {"task": 1}, UNSEEN_MS)[1] == "task=other"
 
 
+def test_a_policy_that_wants_fewer_values_keeps_those_seen_last() -> None:
+    segments = Segments()
+    for at, value in enumerate("abca"):
+        segments_of(segments, {"task": value}, {"task": 3}, at)
+    # Seen last at 3, 1 and 2.
+    fewer = [segments_of(segments, {"task": value}, {"task": 2}, 4)[1] for value in "abc"]
+    assert fewer == ["task=a", "task=other", "task=c"]
+    fewest = [segments_of(segments, {"task": value}, {"task": 1}, 5)[1] for value in "abc"]
+    assert fewest.count("task=other") == 2
+
+
 def test_a_value_of_any_length_makes_a_short_key() -> None:
     assert len(segments_of(Segments(), {"task": "x" * 256}, {"task": 1})[1]) == len("task=") + 64
 

@@ -89,6 +89,19 @@ def test_keys_beyond_the_bound_go_longest_unused_first() -> None:
     assert fold.take_counted().evicted == 1
 
 
+def test_a_policy_that_wants_fewer_keys_drops_the_longest_unused_at_once() -> None:
+    keys = (Key("m", f"v{n}") for n in range(5))
+    fold, _ = fold_of(
+        *(observation(n, 100 + 1000 * n, 1.0, key=key) for n, key in enumerate(keys)), tick(5000)
+    )
+    fewer = POLICY.replace("{key_ttl_s: 60", "{max_keys: 2, key_ttl_s: 60")
+    fold.apply(PolicyChange(2, fewer), 100)
+    snapshot = fold.snapshot()
+    assert {key.variant for key in snapshot.keys} == {"v3", "v4"}
+    assert {key.variant for key in snapshot.dropped} == {"v0", "v1", "v2"}
+    assert (fold.keys, fold.take_counted().evicted) == (2, 3)
+
+
 def test_a_key_without_traffic_is_dropped_at_its_tick_however_time_passes() -> None:
     records = [observation(n, 100, 1.0) for n in range(20)]
     _, at_once = fold_of(*records, tick(1000), tick(200_000))

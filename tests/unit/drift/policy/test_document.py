@@ -74,12 +74,12 @@ def test_what_a_document_leaves_out_is_as_in_the_default() -> None:
         ),
         (
             "signals: {'latency*': {block: 25}}",
-            "signals: latency*: nothing could be found with 80 blocks of a baseline: raise "
+            "signals: latency*: too little is found with 80 blocks of a baseline: raise "
             "baseline_observations to 2500 at least, or lower block to 20",
         ),
         (
             "signals: {'*': {baseline_observations: 400}, latency: {block: 5}}",
-            "signals: latency: nothing could be found with 80 blocks",
+            "signals: latency: too little is found with 80 blocks",
         ),
         ("segments: {a=b: 3}", "segments: 'a=b' cannot be watched: a label has no = and no /"),
         ("segments: {task: 0}", "segments: task: 0 values; watch 1 to 1000"),

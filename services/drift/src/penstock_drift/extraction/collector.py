@@ -229,7 +229,7 @@ class Collector:
             name: await each.read() for name, each in self._ends.items()
         }
         self._sources = sum(len(ends[name]) for name in SOURCES)
-        self._writer.partitions = len(ends["signals"])
+        self._relay.count(len(ends["signals"]))
 
     def _topic(self, name: str) -> str:
         return topic_of(name).full_name(self._settings.topic_prefix)

@@ -49,7 +49,8 @@ class Member:
     Attributes:
         entry: The newest evidence.
         channel: The promise behind it.
-        ended: How it ended: recovered, rebased, silent or withdrawn; empty while it stands.
+        ended: How it ended: recovered, rebased, silent, withdrawn or dropped; empty while it
+            stands.
     """
 
     entry: Entry

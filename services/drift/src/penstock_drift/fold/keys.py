@@ -132,6 +132,11 @@ class KeyFold:
         """Its signals that have a baseline."""
         return self._armed
 
+    @property
+    def told(self) -> bool:
+        """Whether the judge holds evidence on one of its signals that is above the floor."""
+        return bool(self._told)
+
     def take(self, key: Key, observations: Sequence[Observation], end_ms: int) -> list[Entry]:
         """Shows a tick's observations, in their order, to the channels.
 

@@ -73,6 +73,7 @@ class Progress:
         policy: The policy in force; None for the default.
         policy_is_news: Whether the judge is not told of it yet.
         traffic: Routes that the judge is not told of yet.
+        evicted: Keys with something told that were dropped, which the judge is not told of yet.
     """
 
     offset: int = 0
@@ -85,6 +86,7 @@ class Progress:
     policy: PolicyChange | None = None
     policy_is_news: bool = False
     traffic: tuple[Traffic, ...] = ()
+    evicted: tuple[Key, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,7 @@ class PartitionFold:
         self._change = found.policy
         self._policy = parse_policy(found.policy.document if found.policy else "")
         self._policy_is_news = found.policy_is_news
-        self._traffic = found.traffic
+        self._traffic, self._evicted = found.traffic, found.evicted
         self._buckets: dict[int, list[tuple[int, Observation]]] = {}
         self._buffered = 0
         # In order of their last tick and their name, so that the first is the longest unused.
@@ -216,6 +218,7 @@ class PartitionFold:
             policy=self._change,
             policy_is_news=self._policy_is_news,
             traffic=self._traffic,
+            evicted=self._evicted,
         )
         waiting = (offset for bucket in self._buckets.values() for offset, _ in bucket)
         found = FoldSnapshot(
@@ -268,6 +271,7 @@ class PartitionFold:
             return
         former, self._policy, self._change = self._policy, policy, change
         self._policy_is_news = True
+        self._make_room(policy.limits.max_keys)
         for key, fold in self._keys.items():
             fold.follow(policy)
             self._dirty.add(key)
@@ -320,20 +324,29 @@ class PartitionFold:
                 break
             self._counted.silent += 1
             self._drop(key)
-        news = self._policy_is_news or self._traffic or self._armed != self._told_armed
-        return self._tell(end_ms, entries) if entries or news else []
+        news = self._policy_is_news or self._armed != self._told_armed
+        if entries or news or self._traffic or self._evicted:
+            return self._tell(end_ms, entries)
+        return []
 
     def _touch(self, key: Key) -> KeyFold:
         fold = self._keys.pop(key, None)
         if fold is None:
-            while len(self._keys) >= self._policy.limits.max_keys:
-                self._counted.evicted += 1
-                self._drop(next(iter(self._keys)))
+            self._make_room(self._policy.limits.max_keys - 1)
             fold = KeyFold(self._bank, self._policy)
             self._dropped.discard(key)
         self._keys[key] = fold
         self._dirty.add(key)
         return fold
+
+    def _make_room(self, most: int) -> None:
+        while len(self._keys) > most:
+            self._counted.evicted += 1
+            key, oldest = next(iter(self._keys.items()))
+            if oldest.told:
+                # Its findings would stand for as long as a silent key is waited for.
+                self._evicted = (*self._evicted, key)
+            self._drop(key)
 
     def _drop(self, key: Key) -> None:
         self._armed -= self._keys.pop(key).armed
@@ -356,9 +369,10 @@ class PartitionFold:
                     policy=policy,
                     late=self._late,
                     traffic=self._traffic,
+                    evicted=self._evicted,
                 )
             )
-            self._late, self._policy_is_news, self._traffic = 0, False, ()
+            self._late, self._policy_is_news, self._traffic, self._evicted = 0, False, (), ()
         self._told_ms, self._told_armed = end_ms, self._armed
         return told
 

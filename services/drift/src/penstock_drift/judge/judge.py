@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from penstock_drift.findings.causes import likely_causes
 from penstock_drift.findings.events import Event, Watch, event_of, is_worse, unit_of_effect
@@ -21,7 +21,7 @@ from penstock_drift.judge.cases import Case, JudgeProgress, JudgeSnapshot
 from penstock_drift.judge.multiplicity import rejected
 from penstock_drift.policy.document import RETRAIN, SELF_TEST_MODEL, Finding, Policy, parse_policy
 from penstock_drift.records.evidence import Channel, Entry, TickEvidence
-from penstock_drift.records.values import PolicyChange, Traffic
+from penstock_drift.records.values import Key, PolicyChange, Traffic
 from penstock_drift.signals.declared import Declaration
 
 __all__ = ["Judge", "Verdicts"]
@@ -158,6 +158,8 @@ class Judge:
     def _judge(self, tick_ms: int, verdicts: Verdicts) -> None:
         self._judged_ms = tick_ms
         updated: list[Entry] = []
+        evicted: set[Key] = set()
+        former = self._policy
         for number in sorted(self._waiting):
             queue = self._waiting[number]
             while queue and queue[0][1].until_ms == tick_ms:
@@ -167,8 +169,13 @@ class Judge:
                 for traffic in evidence.traffic:
                     self._take_traffic(traffic)
                 updated += evidence.entries
+                evicted.update(evidence.evicted)
+        if evicted or self._policy is not former:
+            self._end_dropped(evicted, tick_ms, verdicts)
+        # A fold that has not come to the policy yet goes on telling of what it switches off.
+        held = [e for e in updated if e.key not in evicted and self._watches(e.evidence.signal)]
         looks = []
-        for entry in sorted(updated, key=lambda each: (each.key, each.evidence.signal)):
+        for entry in sorted(held, key=lambda each: (each.key, each.evidence.signal)):
             watch = Watch(entry.key, entry.evidence.signal)
             case = self._cases.get(watch)
             looks.append((watch, case.entry.evidence.baseline if case else None))
@@ -221,10 +228,22 @@ class Judge:
 
     def _end_withdrawn(self, now_ms: int, verdicts: Verdicts) -> None:
         gone = [watch for watch, case in self._cases.items() if self._withdrawn(case.entry)]
+        self._end(gone, "withdrawn", now_ms, verdicts)
+
+    def _watches(self, signal: str) -> bool:
+        return self._policy.for_signal(signal).enabled
+
+    def _end_dropped(self, evicted: Set[Key], now_ms: int, verdicts: Verdicts) -> None:
+        """Ends what nothing more is told of: evicted keys, and what the policy switches off."""
+        off = {signal for _, signal in self._cases if not self._watches(signal)}
+        gone = [watch for watch in self._cases if watch.key in evicted or watch.signal in off]
+        self._end(gone, "dropped", now_ms, verdicts)
+
+    def _end(self, gone: Iterable[Watch], how: str, now_ms: int, verdicts: Verdicts) -> None:
         for watch in sorted(gone):
             standing = self._cases[watch].standing
             ended = dataclasses.replace(standing, state=State.ARMED, since_ms=now_ms)
-            self._move(watch, ended, None, verdicts, how="withdrawn")
+            self._move(watch, ended, None, verdicts, how=how)
 
     def _look(self, case: Case, strong: bool, baseline: int | None) -> Look:
         if self._withdrawn(case.entry):

@@ -64,8 +64,8 @@ DetectorName = Literal[
 
 
 # Blocks of a baseline, or values where they are not averaged. With 100 every type of signal finds a
-# change by one deviation of a block's mean; with 50 scores do not, and with 20 most find nothing
-# however large it is: the bound on what was not seen leaves all of it open.
+# change by two deviations of a block's mean within 100 blocks; with 50 scores take twice as long,
+# and with 20 they do not find it: the bound on what was not seen leaves too much open.
 MIN_BLOCKS = 100
 
 
@@ -250,7 +250,7 @@ class Policy(Strict):
             values, block = chosen.baseline_observations, chosen.block
             if values < MIN_BLOCKS * block:
                 raise ValueError(
-                    f"{pattern}: nothing could be found with {values // block} blocks of a "
+                    f"{pattern}: too little is found with {values // block} blocks of a "
                     f"baseline: raise baseline_observations to {MIN_BLOCKS * block} at least, or "
                     f"lower block to {values // MIN_BLOCKS}"
                 )

@@ -30,7 +30,7 @@ class Relay:
     """Follows the topics `policies` and `routes`.
 
     Args:
-        writer: Makes records of `signals`; it knows the partitions by the first record.
+        writer: Makes records of `signals`; it knows the partitions by `count`.
         publisher: Writes them.
 
     Attributes:
@@ -41,7 +41,7 @@ class Relay:
         self.policy: Policy = parse_policy("")
         self._writer = writer
         self._publisher = publisher
-        self._version = 0
+        self._change: PolicyChange | None = None
         # The newest of each key of `policies` and `routes` that is not written yet.
         self._waiting: dict[str, Sequence[Outgoing]] = {}
         self._changed = asyncio.Event()
@@ -56,11 +56,18 @@ class Relay:
         except (InvalidRequest, PolicyError) as error:
             log.error("a policy is refused", reason=str(error), **record.where())
             return
-        if found.version <= self._version:
+        if self._change is not None and found.version <= self._change.version:
             return
-        self._version, self.policy = found.version, policy
-        self._put("policy", self._writer.everywhere(PolicyChange(found.version, found.document)))
+        self._change, self.policy = PolicyChange(found.version, found.document), policy
+        self._put("policy", self._writer.everywhere(self._change))
         log.info("a policy is in force", version=found.version)
+
+    def count(self, partitions: int) -> None:
+        """Notes how many partitions `signals` has; new ones hear of the policy in force."""
+        grown = partitions > self._writer.partitions
+        self._writer.partitions = partitions
+        if grown and self._change is not None:
+            self._put("policy", self._writer.everywhere(self._change))
 
     def take_route(self, record: Record) -> None:
         """Takes a record of `routes` in; what is no route does nothing."""

@@ -195,6 +195,8 @@ class TickEvidence:
         policy: Set where the policy changed since the last one.
         late: Observations that came after their tick was closed, since the last one.
         traffic: Routes that were heard of since the last one.
+        evicted: Keys with something told that were dropped since the last one, because there were
+            too many; what is told of them in this tick does not count.
     """
 
     partition: int
@@ -205,3 +207,4 @@ class TickEvidence:
     policy: PolicyChange | None = None
     late: int = 0
     traffic: tuple[Traffic, ...] = ()
+    evicted: tuple[Key, ...] = ()

@@ -86,6 +86,7 @@ def tick_to_wire(tick: TickEvidence) -> drift_pb2.Evidence:
         else None,
         late=tick.late,
         traffic=[traffic_to_wire(each) for each in tick.traffic],
+        evicted=[drift_pb2.EvidenceKey(**key._asdict()) for key in tick.evicted],
     )
 
 
@@ -105,6 +106,7 @@ def tick_from_wire(record: drift_pb2.Evidence) -> TickEvidence:
         policy=PolicyChange(policy.version, policy.document) if record.HasField("policy") else None,
         late=record.late,
         traffic=tuple(traffic_from_wire(each) for each in record.traffic),
+        evicted=tuple(Key(each.model, each.variant, each.segment) for each in record.evicted),
     )
 
 

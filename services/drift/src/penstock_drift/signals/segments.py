@@ -43,6 +43,9 @@ class Segments:
 
     def _kept(self, model: str, label: str, value: str, most: int, now_ms: int) -> str:
         seen = self._seen.setdefault((model, label), {})
+        while len(seen) > most:
+            # The policy wants fewer than before: those go that were not seen for longest.
+            del seen[min(seen, key=seen.__getitem__)]
         if value not in seen and len(seen) >= most:
             oldest = min(seen, key=seen.__getitem__)
             if seen[oldest] > now_ms - UNSEEN_MS:

@@ -70,10 +70,12 @@ def fold_state(
         if found is not None:
             keys[found[0]] = found[1]
     policy, traffic = saved.pop("policy"), saved.pop("traffic", ())
+    evicted = saved.pop("evicted", ())
     progress = Progress(
         **saved,
         policy=PolicyChange(**policy) if policy else None,
         traffic=tuple(_traffic(each) for each in traffic),
+        evicted=tuple(Key(*each) for each in evicted),
     )
     return progress, keys
 
