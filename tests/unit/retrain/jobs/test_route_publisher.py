@@ -314,6 +314,21 @@ async def test_somebody_elses_promotion_of_the_same_candidate_is_one(bench: Benc
     assert bench.log.held() == theirs
 
 
+async def test_a_job_that_cannot_be_rolled_back_keeps_nothing_waiting(bench: Bench) -> None:
+    """Their champion is made of the candidate: its weights have to stay."""
+    publisher = await promoted(bench)
+    theirs = elsewhere(bench, 3, withdrawn=True)
+    theirs.variants[0].base_model = V1.name
+    bench.log.write(theirs)
+    await publisher.carry("triage")
+    job = bench.place.store.get("job-1")
+    assert job.state is JobState.PROMOTED
+    assert [t.after for t in bench.place.store.history("job-1")][-1] is JobState.PROMOTED
+    assert bench.statuses()[-1] == (3, K.PROMOTE, SUPERSEDED)
+    assert bench.place.outbox.models_waiting() == []
+    assert bench.place.outbox.head("triage") == theirs
+
+
 async def test_a_withdrawal_comes_after_whatever_somebody_else_wrote(bench: Bench) -> None:
     split(bench, 50)
     publisher = bench.publisher("one")

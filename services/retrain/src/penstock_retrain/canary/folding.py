@@ -22,7 +22,7 @@ __all__ = ["Count", "Finding", "Folding", "Observation", "Pair"]
 MAX_ANSWERS = 50_000
 MAX_CHARS = 64 * 1024 * 1024
 MORE = 1.2
-# Of those that were let go of, so many are known by name: an opinion on one is late.
+# Of those that were let go of, so many are known still: an opinion on one is late.
 MAX_GONE = 200_000
 # Conversations and users that were counted.
 MAX_UNITS = 200_000
