@@ -128,7 +128,7 @@ async def test_killed_in_the_middle_each_observation_counts_once(retrain: Retrai
         # nothing else is missing, nothing is twice.
         shadow_pairs = found(job, "shadow")["standing"]["accuracy"]["pairs"]
         settled = values(job) - shadow_pairs
-        unplaced = MAX_OPEN + found(job, "canary")["dropped"].get("feedback", 0)
+        unplaced = MAX_OPEN + found(job, "canary")["dropped"].get("metric:accuracy", 0)
         assert written["candidate"] - unplaced <= settled <= written["candidate"]
         traffic.flow()
         ended = await retrain.until(in_state("PROMOTED", "ROLLED_BACK", "INCONCLUSIVE", "FAILED"))

@@ -9,31 +9,33 @@ from collections import Counter
 import pytest
 
 from penstock.codec import encode
-from penstock.v1 import feedback_pb2, response_pb2
+from penstock.v1 import common_pb2, feedback_pb2, response_pb2
 from penstock_retrain.canary import folding as module
-from penstock_retrain.canary.folding import Count, Finding, Folding, Observation
+from penstock_retrain.canary.folding import Count, Finding, Folding, Observation, Pair
 from penstock_retrain.canary.journal import Journal
 from penstock_retrain.canary.observing import Observer
 from penstock_retrain.canary.quantities import Reading
 from tests.unit.retrain.canary.worlds import MemoryLog
 
-FIRST = {name: {0: 0, 1: 0} for name in ("responses", "feedback")}
+FIRST = {name: {0: 0, 1: 0} for name in ("responses", "shadows", "feedback")}
 
 
 class Watch:
     """One process that reads round by round, and what it keeps."""
 
-    def __init__(self, log: MemoryLog) -> None:
-        self.log = log
+    def __init__(self, log: MemoryLog, *, copies: bool) -> None:
+        self.log, self.copies = log, copies
         self.journal = Journal("memory.1", "old", FIRST, FIRST, {}, 0, version=1)
         self.start()
 
     def start(self) -> None:
-        metrics = ["accuracy", "error"]
-        self.folding = Folding("old", "new", metrics, Reading(), 1000)
+        settle_ms = None if self.copies else 1000
+        self.folding = Folding(
+            "old", "new", ["accuracy", "error"], Reading(), settle_ms, pairs=self.copies
+        )
         self.folding.begin(1)
         where = self.log.where()
-        self.observer = Observer(where, "triage", "new", self.folding, copies=False)
+        self.observer = Observer(where, "triage", "new", self.folding, copies=self.copies)
 
     async def killed(self) -> None:
         self.start()
@@ -52,7 +54,7 @@ class Watch:
 
 
 def client(log: MemoryLog, number: int, draw: random.Random) -> None:
-    """An answer in a conversation, and what is said of it or of one before."""
+    """An answer in a conversation, a copy of one, and what is said of it or of one before."""
     log.now_ms += 100
     said = f"r{draw.choice([number, number, max(0, number - draw.randrange(200))])}"
     made = response_pb2.GenerateResponse(
@@ -66,17 +68,22 @@ def client(log: MemoryLog, number: int, draw: random.Random) -> None:
     )
     talk = f"talk-{draw.choice([number, draw.randrange(number + 1)])}"
     log.write(encode(made, topic="responses", key=talk, source="test"))
+    copied = f"r{max(0, number - draw.randrange(60))}"
+    made.variant, made.purpose = "new", common_pb2.PURPOSE_SHADOW
+    made.request_id, made.origin_request_id = f"{copied}~new", copied
+    log.write(encode(made, topic="shadows", key=copied, source="test"))
     opinion = feedback_pb2.Feedback(request_id=said, label="right")
     log.write(encode(opinion, topic="feedback", key=said, source="test"))
 
 
+@pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_kill_changes_nothing_when_more_waited_than_is_kept(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, copies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ANSWERS", 50)
     draw, log = random.Random(seed), MemoryLog()
-    whole, killed = Watch(log), Watch(log)
+    whole, killed = Watch(log, copies=copies), Watch(log, copies=copies)
     found = Counter[str]()
     number = 0
     for _ in range(60):
@@ -89,6 +96,6 @@ async def test_a_kill_changes_nothing_when_more_waited_than_is_kept(
         if draw.random() < 0.3:
             await killed.killed()
     assert found[Observation.__name__] > 200
-    assert found[Count.__name__] > 200
+    assert found[(Pair if copies else Count).__name__] > 50
     assert whole.journal.trims
     assert whole.folding.late == killed.folding.late > 10
