@@ -151,6 +151,7 @@ def test_another_request_takes_nothing_from_who_works(run: Run) -> None:
     waiting = (run.path / "lock").stat().st_ino
     other.prepare(request(base_model="larger"))
     other.remove()
+    assert other.worker_pid is None  # to remove is no work
     # Who waited for the file waits for the one that is there.
     assert (run.path / "lock").stat().st_ino == waiting
 

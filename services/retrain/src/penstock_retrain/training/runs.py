@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from penstock_retrain.jobs.stages import Progress
 from penstock_retrain.training.errors import TrainingFailed, TrainingImpossible
@@ -63,7 +63,7 @@ class Run:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._asks(request):
-            with self.held(0):
+            with self._guarded(0):
                 # First: what is half removed is nobody's.
                 self._request.unlink(missing_ok=True)
                 self._empty(keep=())
@@ -127,6 +127,14 @@ class Run:
         Raises:
             TrainingFailed: Another one has it for longer than `timeout_s`.
         """
+        with self._guarded(timeout_s) as file:
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    @contextlib.contextmanager
+    def _guarded(self, timeout_s: float) -> Iterator[IO[str]]:
+        """The lock's file, locked and empty: nobody works here yet."""
         with self._lock.open("a+") as file:
             until = time.monotonic() + timeout_s
             locked = _locked(file.fileno())
@@ -137,9 +145,7 @@ class Run:
                     raise TrainingFailed(f"another process trains in {self.path}")
                 time.sleep(POLL_S)
             file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            yield
+            yield file
 
     @property
     def worker_pid(self) -> int | None:
@@ -162,7 +168,7 @@ class Run:
         """
         if not self.path.is_dir():
             return
-        with self.held(0):
+        with self._guarded(0):
             said = self.result / TRAINED
             if said.is_file():
                 said.replace(self.path / TRAINED)
