@@ -29,7 +29,7 @@ def new_id() -> str:
 
 
 def use_of(request_id: str, idempotency_key: str, admitted_s: int) -> str:
-    """What tells a request from others with its id; what it writes is named by it.
+    """What tells a request from others with its id; its line of the ledger is named by it.
 
     A key can be used again once its request is forgotten, an hour after its end: that is another
     request with the same id. Copies of one request are admitted at the same moment.
@@ -42,9 +42,9 @@ def use_of(request_id: str, idempotency_key: str, admitted_s: int) -> str:
     return f"{request_id}@{admitted_s // USE_S}" if idempotency_key else request_id
 
 
-def response_id_of(use: str) -> str:
-    """The same for every run of a request, so that a repeat can be told; see `use_of`."""
-    return "rsp-" + hashlib.blake2b(use.encode(), digest_size=16).hexdigest()
+def response_id_of(request_id: str) -> str:
+    """The same for every run of a request: so a repeat can be told, and feedback finds it."""
+    return "rsp-" + hashlib.blake2b(request_id.encode(), digest_size=16).hexdigest()
 
 
 def seed_of(request_id: str) -> int:

@@ -10,7 +10,7 @@ from google.protobuf import timestamp_pb2
 from penstock.codec import decode, encode
 from penstock.errors import Code, PenstockError
 from penstock.failures import is_outage
-from penstock.identity import response_id_of, use_of
+from penstock.identity import response_id_of
 from penstock.kafka.dlq import dead_letter
 from penstock.records import Outgoing, Record
 from penstock.topics import topic_of
@@ -257,11 +257,7 @@ def _response(
     published_s = admitted.published_at.seconds + admitted.published_at.nanos * 1e-9
     response = response_pb2.GenerateResponse(
         request_id=admitted.request_id,
-        response_id=response_id_of(
-            use_of(
-                admitted.request_id, admitted.request.idempotency_key, admitted.admitted_at.seconds
-            )
-        ),
+        response_id=response_id_of(admitted.request_id),
         outcome=outcome_of(result),
         text=result.text,
         finish_reason=result.finish_reason,
