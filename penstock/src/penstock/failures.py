@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import assert_never
+from typing import TypeGuard, assert_never
 
 from penstock.errors import Code, PenstockError
 
@@ -88,7 +88,7 @@ def way_of(
     return way
 
 
-def is_outage(error: Exception) -> bool:
+def is_outage(error: Exception) -> TypeGuard[PenstockError]:
     """Whether something is away that many records need, so that it says nothing of this one.
 
     Whoever waits hears it as it is; a partition does not halt for it.

@@ -7,9 +7,7 @@ import uuid
 
 from penstock.records import Record
 
-__all__ = ["id_of_key", "id_of_record", "new_id", "response_id_of", "seed_of", "use_of"]
-
-USE_S = 3600
+__all__ = ["id_of_key", "id_of_record", "new_id", "response_id_of", "seed_of"]
 
 
 def id_of_key(tenant: str, idempotency_key: str) -> str:
@@ -26,20 +24,6 @@ def id_of_record(record: Record) -> str:
 def new_id() -> str:
     """The id of a request that came neither with a name nor from the log."""
     return f"req-{uuid.uuid4().hex}"
-
-
-def use_of(request_id: str, idempotency_key: str, admitted_s: int) -> str:
-    """What tells a request from others with its id; its line of the ledger is named by it.
-
-    A key can be used again once its request is forgotten, an hour after its end: that is another
-    request with the same id. Copies of one request are admitted at the same moment.
-
-    Args:
-        request_id: The id.
-        idempotency_key: The key that it comes from; empty for an id that never comes again.
-        admitted_s: When it was admitted, seconds since 1970.
-    """
-    return f"{request_id}@{admitted_s // USE_S}" if idempotency_key else request_id
 
 
 def response_id_of(request_id: str) -> str:

@@ -15,10 +15,9 @@ from penstock_drift.records.values import Item, Key, PolicyChange, Tick, Traffic
 from tests.unit.drift.toy import (
     BASELINE,
     POLICY,
-    FoldWorker,
-    JudgeWorker,
     folded,
     judged,
+    judged_though_killed,
     observation,
 )
 
@@ -103,20 +102,6 @@ def test_any_kill_gives_the_same(seed: int, at: int) -> None:
     draw = random.Random(seed)
     log = log_of(45, {at: Traffic("m", 2, ("w",)), at + 8: Traffic("m", 3, ("v",))})
     expected = verdicts_of(log)
-    fold, evidence = FoldWorker(log, 0, 1), []
-    judge = JudgeWorker(evidence)
-    while not (fold.done and judge.done):
-        die = draw.random() < 0.2
-        if draw.random() < 0.5:
-            told = fold.read(draw.randrange(1, 60))
-            evidence += told if not die else told[: draw.randrange(len(told) + 1)]
-            if die:
-                fold.kill()
-            else:
-                fold.save(commit=draw.random() < 0.7)
-        else:
-            judge.read(draw.randrange(1, 20), die=die, commit=draw.random() < 0.7)
-            if die:
-                judge.kill()
-    assert judge.verdicts.events == expected.events
-    assert judge.verdicts.news == expected.news
+    found = judged_though_killed(log, draw)
+    assert found.events == expected.events
+    assert found.news == expected.news

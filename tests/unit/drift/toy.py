@@ -356,3 +356,23 @@ class JudgeWorker:
         self.verdicts.news += found.news
         if commit:
             self.committed = snapshot.resume_offset
+
+
+def judged_though_killed(log: Sequence[Item], draw: random.Random) -> Verdicts:
+    """What comes of a log when its fold and its judge are killed at moments that are drawn."""
+    fold, evidence = FoldWorker(log, 0, 1), []
+    judge = JudgeWorker(evidence)
+    while not (fold.done and judge.done):
+        die = draw.random() < 0.2
+        if draw.random() < 0.5:
+            told = fold.read(draw.randrange(1, 60))
+            evidence += told if not die else told[: draw.randrange(len(told) + 1)]
+            if die:
+                fold.kill()
+            else:
+                fold.save(commit=draw.random() < 0.7)
+        else:
+            judge.read(draw.randrange(1, 20), die=die, commit=draw.random() < 0.7)
+            if die:
+                judge.kill()
+    return judge.verdicts

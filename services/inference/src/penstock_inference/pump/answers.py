@@ -165,7 +165,7 @@ class Answers:
             "the request could not be handled; it is kept on the dead letter topic",
             code=Code.ERROR_CODE_INTERNAL,
         )
-        if isinstance(error, PenstockError) and is_outage(error):
+        if is_outage(error):
             reason = error
         admitted = _decoded(record)
         request_id = (

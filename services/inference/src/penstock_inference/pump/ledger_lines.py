@@ -6,11 +6,13 @@ import datetime as dt
 
 from google.protobuf import timestamp_pb2
 
-from penstock.identity import use_of
 from penstock.v1 import admitted_pb2, common_pb2, usage_pb2
 
 __all__ = ["kind_of", "usage_of_generation", "usage_of_hit"]
 
+# A key that is used again, an hour after its request's end at the soonest, is another request with
+# the same id. Copies of one request are admitted at the same moment.
+USE_S = 3600
 _KINDS = {
     common_pb2.PURPOSE_UNSPECIFIED: usage_pb2.USAGE_KIND_GENERATION,
     common_pb2.PURPOSE_REPLAY: usage_pb2.USAGE_KIND_REPLAY,
@@ -67,12 +69,9 @@ def _line(
     observed = timestamp_pb2.Timestamp()
     observed.FromDatetime(now)
     # `req-1/cache-hit`: one line of a kind per request, however often it is written.
-    use = use_of(
-        admitted.request_id, admitted.request.idempotency_key, admitted.admitted_at.seconds
-    )
     suffix = usage_pb2.UsageKind.Name(kind).removeprefix("USAGE_KIND_").lower().replace("_", "-")
     return usage_pb2.UsageLine(
-        line_id=f"{use}/{suffix}",
+        line_id=f"{_use_of(admitted)}/{suffix}",
         request_id=admitted.request_id,
         kind=kind,
         tenant=admitted.request.tenant,
@@ -80,3 +79,10 @@ def _line(
         variant=admitted.variant,
         observed_at=observed,
     )
+
+
+def _use_of(admitted: admitted_pb2.AdmittedRequest) -> str:
+    """What tells a request from others that had its id."""
+    if not admitted.request.idempotency_key:
+        return admitted.request_id
+    return f"{admitted.request_id}@{admitted.admitted_at.seconds // USE_S}"
