@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable
 
-from penstock.codec import JSON, encode
+from penstock.kafka.halts import alert_record
 from penstock.kafka.ports import Publisher
 from penstock.telemetry import logger
 from penstock.v1 import alert_pb2
@@ -70,12 +70,4 @@ class Alerts:
             await asyncio.to_thread(self._store.resolved, missing.model)
 
     async def _publish(self, alert: alert_pb2.Alert) -> None:
-        record = encode(
-            alert,
-            topic=self._topic,
-            key=alert.incident_id,
-            source="cost",
-            event_id=alert.alert_id,
-            encoding=JSON,
-        )
-        await self._publisher.publish([record])
+        await self._publisher.publish([alert_record(alert, self._topic)])

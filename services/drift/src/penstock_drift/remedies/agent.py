@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 
-from penstock.codec import JSON, decode, encode
+from penstock.codec import decode, encode
 from penstock.kafka.delivery import Delivery
 from penstock.kafka.dlq import dead_letter
+from penstock.kafka.halts import alert_record
 from penstock.measures import measure_record
 from penstock.records import Outgoing, Record
 from penstock.telemetry import logger
@@ -104,7 +105,7 @@ class RemedyAgent:
         alert = alert_of(ask, decision, now_ms)
         if decision.outcome is Outcome.DONE:
             self._view.write(ask.event_id, [alert], decision.route)
-        written = [self._alert_record(alert)]
+        written = [alert_record(alert, self._alerts)]
         if decision.route is not None:
             written.append(self._route_record(decision.route))
         if decision.measure is not None:
@@ -116,17 +117,7 @@ class RemedyAgent:
         ended = [resolved(alert, now_ms) for alert in open_.values() if _asked(alert, event)]
         if ended:
             self._view.write(event.event_id, ended)
-        return [self._alert_record(alert) for alert in ended]
-
-    def _alert_record(self, alert: alert_pb2.Alert) -> Outgoing:
-        return encode(
-            alert,
-            topic=self._alerts,
-            key=alert.incident_id,
-            source="drift",
-            event_id=alert.alert_id,
-            encoding=JSON,
-        )
+        return [alert_record(alert, self._alerts) for alert in ended]
 
     def _route_record(self, route: route_pb2.Route) -> Outgoing:
         return encode(

@@ -7,8 +7,9 @@ import datetime as dt
 import secrets
 from collections.abc import Callable, Sequence
 
-from penstock.codec import JSON, decode, encode
+from penstock.codec import decode
 from penstock.errors import InvalidRequest
+from penstock.kafka.halts import alert_record
 from penstock.kafka.ports import LogError, Publisher
 from penstock.records import Record
 from penstock.telemetry import logger
@@ -156,19 +157,7 @@ class SelfTestAgent:
             await self._publish([_ended(alert, why, now_ms) for alert in alerts])
 
     async def _publish(self, alerts: Sequence[alert_pb2.Alert]) -> None:
-        await self._publisher.publish(
-            [
-                encode(
-                    alert,
-                    topic=self._alerts,
-                    key=alert.incident_id,
-                    source="drift",
-                    event_id=alert.alert_id,
-                    encoding=JSON,
-                )
-                for alert in alerts
-            ]
-        )
+        await self._publisher.publish([alert_record(alert, self._alerts) for alert in alerts])
         # They are read back later, and the next step must not say them again.
         for alert in alerts:
             self._note(alert)
