@@ -4,6 +4,9 @@ ended above it travels to the next owner.
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +31,14 @@ def commit(tracker: Tracker[str], *, clean: bool = False) -> tuple[list[str], in
     assert batch is not None
     tracker.committed(batch)
     return list(batch.results), batch.next_offset, batch.metadata
+
+
+def begun_by(owner: int, metadata: str = "") -> str:
+    """What one leaves who takes the partition and is gone while it has the record at 0."""
+    tracker: Tracker[str] = Tracker(0, metadata, owner=owner)
+    tracker.deliver(0)
+    tracker.begin(0)
+    return commit(tracker)[2]
 
 
 def test_work_that_ends_out_of_order_is_committed_at_once_and_the_position_waits() -> None:
@@ -90,12 +101,50 @@ def test_an_owner_that_lets_go_in_order_leaves_no_blame() -> None:
 
 
 def test_an_owner_that_lost_the_partition_and_lives_blames_nobody() -> None:
-    tracker = tracker_with(0)
-    tracker.begin(0)
-    tracker.note_begun()
+    metadata = begun_by(1)
+    assert Tracker[str](0, metadata, owner=1).deaths(0) == 0
+    assert Tracker[str](0, metadata, owner=2).deaths(0) == 1
+
+
+def test_deaths_that_were_none_are_taken_back() -> None:
+    metadata = ""
+    for _ in range(5):  # back and forth between two that live
+        for owner in (1, 2):
+            metadata = begun_by(owner, metadata)
+    tracker = Tracker[str](0, metadata, owner=1)
+    assert tracker.deaths(0) <= 1
+    assert not tracker.careful
+
+
+def test_one_that_lives_does_not_excuse_those_who_died() -> None:
+    metadata = ""
+    for owner in (1, 2, 3, 4):
+        metadata = begun_by(owner, metadata)
+    assert Tracker[str](0, metadata, owner=5).deaths(0) == 4
+    assert Tracker[str](0, metadata, owner=2).deaths(0) == 3
+    again = begun_by(2, metadata)
+    assert Tracker[str](0, again, owner=2).deaths(0) == 3  # taken back once
+
+
+def test_once_nothing_is_blamed_nobody_is_presumed_dead() -> None:
+    metadata = begun_by(2, begun_by(1))
+    tracker = Tracker[str](0, metadata, owner=3)
+    tracker.deliver(0)
+    tracker.complete(0, "answered")
     _, position, metadata = commit(tracker)
-    heir: Tracker[str] = Tracker(position, metadata, survived=True)
-    assert heir.deaths(0) == 0
+    assert progress.decode(metadata).presumed_dead == ()
+    heir = Tracker[str](position, metadata, owner=4)
+    heir.deliver(1)
+    assert heir.died(1) == 1
+    _, position, metadata = commit(heir, clean=True)
+    assert Tracker[str](position, metadata, owner=1).deaths(1) == 1
+
+
+def test_what_an_earlier_release_left_is_read() -> None:
+    # done 0b101, the record at 1 begun with two deaths behind it, one takeover, not clean
+    metadata = "p1:" + base64.b64encode(zlib.compress(bytes([0, 1, 0, 1, 1, 5, 5]))).decode()
+    expected = Progress(0b101, {1: Note(2, begun=True)}, clean=False, takeovers=1)
+    assert progress.decode(metadata) == expected
 
 
 def test_where_a_suspect_was_at_work_only_it_is_blamed() -> None:
@@ -138,7 +187,7 @@ def test_a_death_during_a_commit_is_told_by_the_next_one() -> None:
     tracker.died(1)
     tracker.committed(batch)
     _, position, metadata = commit(tracker)
-    assert Tracker[str](position, metadata, survived=True).deaths(1) == 1
+    assert Tracker[str](position, metadata).deaths(1) == 1
     assert tracker.ready(10) is None
 
 
@@ -156,8 +205,8 @@ def test_what_ended_beyond_the_span_waits_for_the_position() -> None:
 def test_metadata_of_other_tools_is_an_empty_start() -> None:
     assert progress.decode("") == Progress()
     assert progress.decode("committed by somebody's script") == Progress()
-    assert progress.decode("p1:!!") == Progress()
-    assert progress.decode("p1:AAAA") == Progress()
+    assert progress.decode("p2:!!") == Progress()
+    assert progress.decode("p2:AAAA") == Progress()
 
 
 notes = st.builds(Note, st.integers(0, 15), st.booleans())
@@ -169,11 +218,17 @@ notes = st.builds(Note, st.integers(0, 15), st.booleans())
     clean=st.booleans(),
     takeovers=st.integers(0, 1000),
     halted_at_ms=st.integers(0, 2**44),
+    owners=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9),
 )
 def test_metadata_fits_and_comes_back_as_it_was(
-    done: int, noted: dict[int, Note], clean: bool, takeovers: int, halted_at_ms: int
+    done: int,
+    noted: dict[int, Note],
+    clean: bool,
+    takeovers: int,
+    halted_at_ms: int,
+    owners: list[int],
 ) -> None:
-    before = Progress(done, noted, clean, takeovers, halted_at_ms)
+    before = Progress(done, noted, clean, takeovers, halted_at_ms, owners[0], tuple(owners[1:]))
     metadata = progress.encode(before)
     assert len(metadata) <= MAX_CHARS
     assert progress.decode(metadata) == before
@@ -183,7 +238,9 @@ def test_the_worst_metadata_fits() -> None:
     # No two neighbours alike, nothing to compress, and far apart where it can be.
     done = int.from_bytes(bytes((i * 197 + 91) % 256 for i in range(SPAN // 8)), "little")
     noted = {i * (SPAN // 500): Note(i % 15, bool(i % 2)) for i in range(500)}
-    metadata = progress.encode(Progress(done, noted, False, 2**30, 2**44))
+    metadata = progress.encode(
+        Progress(done, noted, False, 2**30, 2**44, 2**32 - 1, (2**32 - 1,) * 20)
+    )
     assert len(metadata) <= MAX_CHARS
     kept = progress.decode(metadata).notes
     assert len(kept) == MAX_NOTES

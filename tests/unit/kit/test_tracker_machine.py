@@ -54,20 +54,20 @@ class Partition(RuleBasedStateMachine):
     # --- owners
 
     @precondition(lambda self: self.owner is None)
-    @rule(survived=st.booleans())
-    def take(self, survived: bool) -> None:
+    @rule(who=st.integers(0, 3))
+    def take(self, who: int) -> None:
         self.epoch += 1
-        tracker: Tracker[str] = Tracker(self.position, self.metadata, survived=survived)
+        tracker: Tracker[str] = Tracker(self.position, self.metadata, owner=who)
         self.owner = Owner(tracker, self.epoch, self.position)
         assert self.commit(self.owner)
 
     @precondition(lambda self: self.owner is not None)
-    @rule()
-    def stopped_while_another_takes_over(self) -> None:
+    @rule(who=st.integers(0, 3))
+    def stopped_while_another_takes_over(self, who: int) -> None:
         assert self.owner is not None
         self.zombies.append(self.owner)
         self.owner = None
-        self.take(survived=False)
+        self.take(who)
 
     @precondition(lambda self: self.owner is not None)
     @rule()
@@ -195,7 +195,7 @@ class Partition(RuleBasedStateMachine):
         if not hasattr(self, "log"):
             return
         self.owner = None
-        self.take(survived=False)
+        self.take(who=0)
         assert self.owner is not None
         tracker = self.owner.tracker
         for offset in range(self.position, len(self.log)):

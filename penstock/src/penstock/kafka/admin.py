@@ -15,6 +15,7 @@ from typing import Any, Self, assert_never
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from penstock.kafka.ports import LogError
 from penstock.topics import Partitions, Topic
@@ -288,15 +289,31 @@ class KafkaAdmin:
                     if _done(open_changes[name], seen):
                         del open_changes[name]
                 await asyncio.sleep(0.05 if open_changes else 0)
+            await self._await_every_broker([c for c in changes if c.creates or c.grows])
+
+    async def _await_every_broker(self, changes: Sequence[Change]) -> None:
+        # Whoever comes next may ask another broker than the one that was asked here.
+        if not changes:
+            return
+        brokers = (await self._client.describe_cluster())["brokers"]
+        await asyncio.gather(*(self._await_broker(each["node_id"], changes) for each in brokers))
+
+    async def _await_broker(self, node_id: int, changes: Sequence[Change]) -> None:
+        waiting = {change.name: change.partitions for change in changes}
+        while waiting:
+            request = MetadataRequest(sorted(waiting))
+            try:
+                answer = await self._client._send_request_to_node(node_id, request)
+            except (KafkaError, TimeoutError):
+                return  # it is away; it follows the log before it serves anybody again
+            for name, partitions in _led(answer.to_object()["topics"]).items():
+                if len(partitions) == waiting[name]:
+                    del waiting[name]
+            await asyncio.sleep(0.05 if waiting else 0)
 
     async def _describe(self, names: Sequence[str]) -> dict[str, Observed]:
         """Those of the topics that are there, each with a leader for every partition."""
-        described = {
-            topic["topic"]: topic["partitions"]
-            for topic in await self._client.describe_topics(list(names))
-            if not topic["error_code"]
-            and all(partition["leader"] >= 0 for partition in topic["partitions"])
-        }
+        described = _led(await self._client.describe_topics(list(names)))
         configs = await self._configs(sorted(described))
         return {
             name: Observed(
@@ -308,6 +325,16 @@ class KafkaAdmin:
             for name, partitions in described.items()
             if name in configs
         }
+
+
+def _led(topics: Sequence[dict[str, Any]]) -> dict[str, Sequence[dict[str, Any]]]:
+    """The partitions of those topics that are there with a leader for each."""
+    return {
+        topic["topic"]: topic["partitions"]
+        for topic in topics
+        if not topic["error_code"]
+        and all(partition["leader"] >= 0 for partition in topic["partitions"])
+    }
 
 
 def _done(change: Change, seen: Observed) -> bool:

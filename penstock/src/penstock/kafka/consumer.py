@@ -22,7 +22,8 @@ from penstock.kafka import metrics
 from penstock.kafka.cancellation import own_cancellation
 from penstock.kafka.delivery import Delivery, Halts, Handler
 from penstock.kafka.limits import DeadLetterLimit
-from penstock.kafka.ports import Broker, LogError, Membership, Position
+from penstock.kafka.ports import Broker, LogError, Membership
+from penstock.kafka.progress import new_owner
 from penstock.kafka.worker import Worker
 from penstock.pace import Pace
 from penstock.records import Outgoing, Partition
@@ -141,7 +142,7 @@ class TransactionalConsumer:
         self._drain_s = 0.0
         self._workers: dict[Partition, Worker] = {}
         self._membership: Membership | None = None
-        self._left: dict[Partition, tuple[Position, ...]] = {}
+        self._owner = new_owner()
         self._resumes: dict[int | None, int] = {}
         self._failure: LogError | None = None
         self._settled = False
@@ -302,12 +303,11 @@ class TransactionalConsumer:
             partition,
             ownership,
             self._handler,
+            owner=self._owner,
             max_deaths=self._max_deaths,
             limit=self._make_limit(),
             halts=self._halts,
             failed=self._fail,
-            # As this process left it, so nobody died of it since.
-            survived=ownership.position in self._left.get(partition, ()),
             ordered=self._ordered,
         )
         try:
@@ -328,7 +328,6 @@ class TransactionalConsumer:
 
     async def _drop(self, partitions: Sequence[Partition]) -> None:
         workers = [self._workers.pop(p) for p in partitions]
-        self._left.update((worker.partition, worker.left) for worker in workers)
         await asyncio.gather(*(worker.drop() for worker in workers))
 
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import secrets
 import zlib
 from collections.abc import Iterator, Mapping
 
-__all__ = ["MAX_CHARS", "MAX_NOTES", "SPAN", "Note", "Progress", "decode", "encode"]
+__all__ = ["MAX_CHARS", "MAX_NOTES", "SPAN", "Note", "Progress", "decode", "encode", "new_owner"]
 
 MAX_CHARS = 4096  # the broker's default for offset.metadata.max.bytes
 SPAN = 12_288  # offsets above the position: one bit each makes 2,048 characters
 MAX_NOTES = 384  # at most three bytes each
 _MAX_DEATHS = 15
-_PREFIX = "p1:"
+_MAX_PRESUMED_DEAD = 8
+_MAX_OWNER = 2**32 - 1
+_PREFIX = "p2:"
+_PREFIX_WITHOUT_OWNERS = "p1:"
 
 _CLEAN = 1
 
@@ -48,6 +52,9 @@ class Progress:
             committed nothing.
         halted_at_ms: When the partition stopped at a limit, in milliseconds since 1970; 0 where
             it flows.
+        owner: Who wrote this, by the number that it drew; 0 where unknown.
+        presumed_dead: Owners that were counted as dead, the last one last. One that comes back
+            shows that its death was none: it had lost the partition, no more.
     """
 
     done: int = 0
@@ -55,13 +62,20 @@ class Progress:
     clean: bool = True
     takeovers: int = 0
     halted_at_ms: int = 0
+    owner: int = 0
+    presumed_dead: tuple[int, ...] = ()
+
+
+def new_owner() -> int:
+    """A number for one who will own partitions, which no other one has drawn, but for bad luck."""
+    return secrets.randbelow(_MAX_OWNER) + 1
 
 
 def encode(progress: Progress) -> str:
     """The metadata string, at most `MAX_CHARS` long.
 
     Notes beyond `MAX_NOTES` are left out, those with the fewest deaths first: their counts begin
-    again if the owner dies.
+    again if the owner dies. Of those presumed dead the last eight are kept.
 
     Raises:
         ValueError: A done record lies beyond `SPAN`.
@@ -70,10 +84,14 @@ def encode(progress: Progress) -> str:
         raise ValueError(f"records are done more than {SPAN} offsets above the position")
     raw = bytearray()
     notes = _kept(progress.notes)
+    dead = progress.presumed_dead[-_MAX_PRESUMED_DEAD:]
     for number in (
         _CLEAN if progress.clean else 0,
         progress.takeovers,
         progress.halted_at_ms,
+        progress.owner,
+        len(dead),
+        *dead,
         len(notes),
     ):
         _put(raw, number)
@@ -88,22 +106,26 @@ def encode(progress: Progress) -> str:
 
 def decode(metadata: str) -> Progress:
     """What `encode` wrote; an empty start for anything else, such as another tool's commit."""
-    if not metadata.startswith(_PREFIX):
+    if not metadata.startswith((_PREFIX, _PREFIX_WITHOUT_OWNERS)):
         return Progress()
     try:
         raw = zlib.decompress(base64.b64decode(metadata[len(_PREFIX) :], validate=True))
         numbers = iter(raw)
-        flags, takeovers, halted_at_ms, count = (_take(numbers) for _ in range(4))
+        flags, takeovers, halted_at_ms = (_take(numbers) for _ in range(3))
+        owner, dead = 0, tuple[int, ...]()
+        if metadata.startswith(_PREFIX):
+            owner = _take(numbers)
+            dead = tuple(_take(numbers) for _ in range(_take(numbers)))
         notes: dict[int, Note] = {}
         offset = 0
-        for _ in range(count):
+        for _ in range(_take(numbers)):
             offset += _take(numbers)
             packed = next(numbers)
             notes[offset] = Note(packed >> 1, bool(packed & 1))
         done = int.from_bytes(bytes(numbers), "little")
     except (ValueError, zlib.error, StopIteration, RuntimeError):
         return Progress()
-    return Progress(done, notes, bool(flags & _CLEAN), takeovers, halted_at_ms)
+    return Progress(done, notes, bool(flags & _CLEAN), takeovers, halted_at_ms, owner, dead)
 
 
 def _kept(notes: Mapping[int, Note]) -> list[tuple[int, Note]]:

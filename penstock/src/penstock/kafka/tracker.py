@@ -58,19 +58,22 @@ class Tracker(Generic[T]):
     Args:
         position: The committed position.
         metadata: What the last owner left beside it.
-        survived: The last owner is this process: it lost the partition, but did not die.
+        owner: Who owns the partition now: `progress.new_owner`, drawn once by each process. Where
+            it owned the partition before and was counted as dead, it takes that back.
     """
 
-    def __init__(self, position: int, metadata: str = "", *, survived: bool = False) -> None:
-        inherited = progress.decode(metadata)
-        if survived:
-            inherited = dataclasses.replace(inherited, clean=True)
+    def __init__(self, position: int, metadata: str = "", *, owner: int = 0) -> None:
+        inherited = _corrected(progress.decode(metadata), owner)
         self.position = position
         self.delivered_to = position
         self.halted_at_ms = inherited.halted_at_ms
         self._done = inherited.done  # bit i: position + i ended and is committed
         self._takeovers = 0 if inherited.clean else inherited.takeovers + 1
         self._notes = _inherited(inherited, position)
+        self._owner = owner
+        self._presumed_dead = inherited.presumed_dead
+        if not inherited.clean:
+            self._presumed_dead = (*inherited.presumed_dead, inherited.owner)
         self._order: deque[int] = deque()  # delivered here, from the lowest that may not have ended
         self._open: set[int] = set()  # delivered here and not ended
         self._begun: set[int] = set()
@@ -162,6 +165,8 @@ class Tracker(Generic[T]):
             raise ValueError(f"offset {offset} is not open: it would end twice") from None
         self._begun.discard(offset)
         self._notes.pop(offset, None)
+        if not self._notes:
+            self._presumed_dead = ()  # nothing is left that their deaths are counted for
         self._ended.append((offset, result))
 
     def ready(self, limit: int, *, clean: bool = False) -> Batch[T] | None:
@@ -193,6 +198,8 @@ class Tracker(Generic[T]):
             clean=clean,
             takeovers=0 if offsets else self._takeovers,
             halted_at_ms=self.halted_at_ms,
+            owner=self._owner,
+            presumed_dead=self._presumed_dead,
         )
         return Batch(results, offsets, next_offset, progress.encode(state), self._changes)
 
@@ -232,6 +239,26 @@ class Tracker(Generic[T]):
             for offset in self._notes.keys() | self._begun
             if offset >= next_offset and offset not in ended
         }
+
+
+def _corrected(inherited: Progress, owner: int) -> Progress:
+    """What was left, less the deaths that `owner` knows to be none: its own."""
+    if not owner:
+        return inherited
+    clean = inherited.clean or inherited.owner == owner
+    alive = sum(each == owner for each in inherited.presumed_dead)
+    if not alive:
+        return dataclasses.replace(inherited, clean=clean)
+    return dataclasses.replace(
+        inherited,
+        clean=clean,
+        notes={
+            offset: dataclasses.replace(note, deaths=max(0, note.deaths - alive))
+            for offset, note in inherited.notes.items()
+        },
+        takeovers=max(0, inherited.takeovers - alive),
+        presumed_dead=tuple(each for each in inherited.presumed_dead if each != owner),
+    )
 
 
 def _inherited(inherited: Progress, position: int) -> dict[int, int]:

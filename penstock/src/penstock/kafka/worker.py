@@ -19,7 +19,7 @@ from penstock.failures import SUSPECT_DEATHS, Poisoned
 from penstock.kafka import metrics
 from penstock.kafka.delivery import Delivery, Halts, Handler
 from penstock.kafka.limits import Breach, DeadLetterLimit
-from penstock.kafka.ports import LogError, Ownership, Position
+from penstock.kafka.ports import LogError, Ownership
 from penstock.kafka.progress import SPAN
 from penstock.kafka.tracker import Batch, Delivered, Tracker
 from penstock.records import Outgoing, Partition, Record
@@ -42,13 +42,13 @@ class Worker:
 
     Args:
         partition: The partition.
+        owner: Who owns it: see `Tracker`.
         ownership: The right to answer for it.
         handler: Does the work.
         max_deaths: A record with this many behind it is given up.
         limit: On dead letters; at a breach the partition halts.
         halts: Makes the alerts that are written with a halt and with its end.
         failed: Called when the partition cannot go on; it has to be taken anew.
-        survived: This process owned the partition before, and did not die of its records.
         ordered: No record waits to be noted: see `TransactionalConsumer`.
     """
 
@@ -58,21 +58,20 @@ class Worker:
         ownership: Ownership,
         handler: Handler,
         *,
+        owner: int,
         max_deaths: int,
         limit: DeadLetterLimit,
         halts: Halts,
         failed: Callable[[LogError], None],
-        survived: bool = False,
         ordered: bool = False,
     ) -> None:
         position = ownership.position
         self.partition = partition
         self.tracker: Tracker[tuple[Sequence[Outgoing], int]] = Tracker(
-            position.offset, position.metadata, survived=survived
+            position.offset, position.metadata, owner=owner
         )
         self.held_bytes = 0  # of records whose end is not committed
         self.committed = 0
-        self.left: tuple[Position, ...] = ()  # where the last commits left the partition, perhaps
         self.broken = False
         self._ownership = ownership
         self._handler = handler
@@ -303,7 +302,6 @@ class Worker:
             return
         topic = self.partition.topic
         alerts, self._alerts = self._alerts, []
-        self.left = (*self.left[-1:], Position(batch.next_offset, batch.metadata))
         outputs = [output for results, _ in batch.results for output in results]
         try:
             with metrics.COMMIT_SECONDS.labels(topic).time():
