@@ -94,6 +94,8 @@ class Platform:
             shedding=Shedding(self.measures),
         )
         self.desk.closed = ""
+        self.writing = asyncio.Event()  # until it is set, what fails to be written hangs
+        self.writing.set()
         self.route("triage")
         self._running: set[asyncio.Task[None]] = set()
         self.board = Board(Policy())
@@ -133,6 +135,7 @@ class Platform:
                 continue
             admitted = decode(record(outgoing), admitted_pb2.AdmittedRequest)
             if text_of(admitted) == "unwritten":
+                await self.writing.wait()
                 raise LogError("no broker")
             self.admitted.append(admitted)
             self.view.admitted(record(outgoing))

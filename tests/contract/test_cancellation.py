@@ -135,6 +135,23 @@ async def test_whoever_comes_back_under_the_key_finds_the_request_running(
     assert len(platform.admitted) == len(platform.cancelled) == 1
 
 
+async def test_a_key_whose_first_request_was_not_written_is_free_of_it(
+    stub: Stub, platform: Any
+) -> None:
+    platform.writing.clear()
+    call = stub.Generate(said("unwritten", idempotency_key="k"))
+    await until(lambda: len(platform.waiters))
+    call.cancel()
+    await until(lambda: not len(platform.waiters))
+    platform.writing.set()
+    await until(lambda: not platform.desk._publishing)
+    call = stub.Generate(said("silent", idempotency_key="k"))
+    await until(lambda: platform.admitted)
+    await asyncio.sleep(2 * RETURN_S)
+    assert platform.cancelled == []
+    call.cancel()
+
+
 @pytest.mark.parametrize("first", ["submit", "generate"])
 async def test_what_was_submitted_goes_on_when_others_leave(
     stub: Stub, platform: Any, first: str

@@ -170,6 +170,7 @@ async def test_feedback_goes_next_to_the_request(stub: Stub, platform: Any) -> N
     # The index may be told a moment after the caller is.
     sent = feedback_pb2.Feedback(request_id=response.request_id, label="billing")
     first = await stub.SendFeedback(sent)
+    sent.created_at.GetCurrentTime()  # as one does that stamps each attempt
     again = await stub.SendFeedback(sent)
     assert first.feedback_id == again.feedback_id
     key, kept = platform.feedback[0]

@@ -195,6 +195,17 @@ async def test_what_no_client_means_is_a_bad_request_and_no_fault_of_ours(
         assert (await http.post("/v1/feedback", content=huge)).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model":"triage","prompt":"\xed\xa0\x80"}', '{"prompt":"\\ud83d"}'.encode("utf-16")],
+)
+async def test_a_body_in_another_encoding_is_refused(port: int, body: bytes) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        found = await http.post("/v1/chat/completions", content=body)
+    assert found.status_code == 400
+    assert "utf-8" in found.json()["error"]["message"]
+
+
 async def test_whole_characters_may_be_escaped(port: int) -> None:
     body = '{"model":"triage","messages":[{"role":"user","content":"\\ud83d\\ude00"}]}'
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:

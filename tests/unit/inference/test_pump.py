@@ -62,7 +62,7 @@ async def test_answer_usage_and_reply_are_written_together() -> None:
         await b.response()
         (line,) = await b.lines()
         assert len(b.read("replies")) == 1
-    assert (line.line_id, line.tenant) == (f"req-1@{(int(NOW_S) - 1) // 3600}/generation", "acme")
+    assert (line.line_id, line.tenant) == (f"req-1@{(int(NOW_S) - 1) // 60}/generation", "acme")
     assert (line.usage.prompt_tokens, line.usage.completion_tokens) == (3, 1)
 
 

@@ -243,6 +243,7 @@ class Desk:
         kept = feedback_pb2.Feedback()
         kept.CopyFrom(feedback)
         kept.tenant = tenant
+        kept.ClearField("created_at")  # ours: one that stamps each attempt says the same
         kept.feedback_id = feedback.feedback_id or _feedback_id(kept)
         kept.created_at.CopyFrom(timestamp_of(self._clock()))
         record = encode(
@@ -324,7 +325,9 @@ class Desk:
         self, caller: Caller, admitted: admitted_pb2.AdmittedRequest, *, repeated: bool
     ) -> None:
         """Has a request cancelled that only its callers want, when the last of them leaves."""
-        opened = self._cancellations.came_back(admitted.request_id) if repeated else admitted
+        # What an earlier use of the key left behind must not cancel this one.
+        left = self._cancellations.came_back(admitted.request_id)
+        opened = left if repeated else admitted
         if opened is not None:
             caller.opened(partial(self._cancellations.abandoned, opened))
 
@@ -362,6 +365,7 @@ class Desk:
             self._known.release(admitted.request_id)
             self._quota.release(admitted.request_id)
             self._waiters.fail(admitted.request_id, refusal)
+            self._cancellations.came_back(admitted.request_id)  # there is nothing to cancel
             raise refusal from error
         # Without waiting for the log to bring it back: a cancellation may follow at once.
         self._known.confirm(

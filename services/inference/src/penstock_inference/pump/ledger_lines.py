@@ -7,12 +7,10 @@ import datetime as dt
 from google.protobuf import timestamp_pb2
 
 from penstock.v1 import admitted_pb2, common_pb2, usage_pb2
+from penstock_inference.pump.jobs import COPIES_MS
 
 __all__ = ["kind_of", "usage_of_generation", "usage_of_hit"]
 
-# A key that is used again, an hour after its request's end at the soonest, is another request with
-# the same id. Copies of one request are admitted at the same moment.
-USE_S = 3600
 _KINDS = {
     common_pb2.PURPOSE_UNSPECIFIED: usage_pb2.USAGE_KIND_GENERATION,
     common_pb2.PURPOSE_REPLAY: usage_pb2.USAGE_KIND_REPLAY,
@@ -82,7 +80,7 @@ def _line(
 
 
 def _use_of(admitted: admitted_pb2.AdmittedRequest) -> str:
-    """What tells a request from others that had its id."""
+    """What tells a request from others that had its id: `jobs.COPIES_MS` says what a copy is."""
     if not admitted.request.idempotency_key:
         return admitted.request_id
-    return f"{admitted.request_id}@{admitted.admitted_at.seconds // USE_S}"
+    return f"{admitted.request_id}@{admitted.admitted_at.ToMilliseconds() // COPIES_MS}"

@@ -238,7 +238,8 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
         if len(body) > limit:
             raise _too_large(limit)
     try:
-        parsed = json.loads(body, parse_constant=_no_constant)
+        # Strictly: by itself the parser takes other encodings, and halves of characters as bytes.
+        parsed = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
         if _SURROGATE.search(body):
             json.dumps(parsed, ensure_ascii=False).encode()
     except UnicodeEncodeError:
