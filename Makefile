@@ -172,7 +172,7 @@ bench-loop-killed: setup ## Tell it with retrain killed in each stage, and with 
 	@$(BIN)/python -m bench.loop --kinds ray --seeds 1
 
 .PHONY: bench-drift
-bench-drift: setup ## Compare drift detectors: an hour of CPU, goes on where it was (DRIFT_PARTS=table)
+bench-drift: setup ## Compare drift detectors: hours of CPU, goes on where it was (DRIFT_PARTS=table)
 	@$(BIN)/python -m bench.drift.run $(if $(DRIFT_PARTS),--parts $(DRIFT_PARTS))
 
 .PHONY: bench-canary

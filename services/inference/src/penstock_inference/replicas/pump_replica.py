@@ -40,7 +40,6 @@ __all__ = ["PumpReplica"]
 
 log = logger(__name__)
 
-GROUP = "penstock-inference"
 SERVICE = "inference"
 CAUGHT_UP_S = 60.0
 
@@ -59,6 +58,7 @@ class PumpReplica:
         rank, self._name = rank_of(context), context.replica_id.unique_id
         observe("inference-pump", settings, place=0, rank=rank)
         bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
+        self._group = f"{prefix}-inference"
         self._publisher = await _started(KafkaPublisher(bootstrap, "penstock-tokens", linger_ms=0))
         tokens = TokenSender(self._publisher)
         self._routes = RouteTable()
@@ -67,7 +67,7 @@ class PumpReplica:
         self._pool = EnginePool(self._directory)
         self._pump = Pump(
             self._pool,
-            Answers(prefix, GROUP),
+            Answers(prefix, self._group),
             self._routes,
             on_chunk=tokens.offer,
             cache=make_answer_cache(settings),
@@ -78,10 +78,10 @@ class PumpReplica:
         self._consumer = TransactionalConsumer(
             KafkaBroker(bootstrap, "penstock-pump", instance_id=f"penstock-pump-{rank}"),
             topic=topic,
-            group=GROUP,
+            group=self._group,
             handler=self._pump,
             read_ahead=ReadAhead(settings.read_ahead_records, settings.read_ahead_mib * 2**20),
-            halts=HaltAlerts(SERVICE, GROUP, topic_of("alerts").full_name(prefix)),
+            halts=HaltAlerts(SERVICE, self._group, topic_of("alerts").full_name(prefix)),
         )
         self._models = settings.base_models()
         self._steward = Steward(
@@ -128,7 +128,7 @@ class PumpReplica:
         topic = topic_of("admitted").full_name(self._settings.topic_prefix)
         number = resume.partition if resume.HasField("partition") else None
         if resume_applies(
-            resume, group=GROUP, partition=Partition(topic, number or 0), halted_at_ms=0
+            resume, group=self._group, partition=Partition(topic, number or 0), halted_at_ms=0
         ):
             self._consumer.resume(number, resume.requested_at.ToMilliseconds())
 
