@@ -1,7 +1,7 @@
 """The ledger in SQL: SQLite in WAL mode, or PostgreSQL. Every call blocks: use a thread.
 
-Lines and rollup change in one transaction, and a line's id is the primary key, so a batch is applied
-whole and once, however often it is delivered.
+Lines and rollup change in one transaction, and a line's id is the primary key, so a batch is
+applied whole and once, however often it is delivered.
 """
 
 from __future__ import annotations
