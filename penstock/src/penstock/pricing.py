@@ -16,6 +16,9 @@ the time from which its prices hold, and the earlier ones:
       }
     }
 
+The entry's own prices are the newest: beside earlier ones, which begin before, they say from when
+they hold.
+
 Nothing here rounds: amounts are products and sums of decimal numbers, and a result that does not
 fit into the context's digits raises instead of losing one.
 """
@@ -26,7 +29,8 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from typing import Any
 
@@ -171,14 +175,24 @@ class PriceTable:
         """Reads the JSON described above. Models that are not priced by the token are left out.
 
         Raises:
-            PriceTableError: It is no price map, or a price is no number of at least 0.
+            PriceTableError: It is no price map, a price is no number of at least 0, a name is there
+                twice, or earlier prices do not begin before the newest.
         """
         try:
-            entries = json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=str)
+            entries = json.loads(
+                text,
+                object_pairs_hook=_Object,
+                parse_float=Decimal,
+                parse_int=Decimal,
+                parse_constant=str,
+            )
         except json.JSONDecodeError as error:
             raise PriceTableError(f"the price table is not JSON: {error}") from error
-        if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        if not isinstance(entries, _Object) or not all(
+            isinstance(entry, _Object) for entry in entries.values()
+        ):
             raise PriceTableError("the price table is not an object of objects by model name")
+        _refuse_twice("the price table", entries)
         return cls(
             {
                 model: _versions(model, entry)
@@ -215,6 +229,22 @@ class PriceTable:
         return sorted(set(versions), key=lambda version: (rank.get(version, len(rank)), version))
 
 
+class _Object(dict[str, Any]):
+    """An object of JSON that keeps which name it holds twice; JSON lets the last one win."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = Counter(name for name, _ in pairs)
+        self.twice = next((name for name, count in names.items() if count > 1), None)
+
+
+def _refuse_twice(where: str, found: _Object) -> None:
+    if found.twice is not None:
+        raise PriceTableError(
+            f"{where}: {found.twice!r} is there twice, and only one can hold; remove the other"
+        )
+
+
 def _start(price: Price) -> dt.datetime:
     return price.effective_from or dt.datetime.min.replace(tzinfo=dt.UTC)
 
@@ -229,15 +259,29 @@ def _by_token(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _versions(model: str, entry: Mapping[str, Any]) -> list[Price]:
+def _versions(model: str, entry: _Object) -> list[Price]:
     earlier = entry.get("earlier", [])
     if not isinstance(earlier, list) or not all(isinstance(e, dict) for e in earlier):
         raise PriceTableError(f"{model}: earlier must be a list of objects")
+    for fields in (entry, *earlier):
+        _refuse_twice(model, fields)
     prices = [_price(model, fields) for fields in (entry, *earlier)]
     for what in ("version", "effective_from"):
         if len({getattr(price, what) for price in prices}) < len(prices):
             raise PriceTableError(f"{model}: two of its versions have the same {what}")
+    _refuse_unordered(model, prices)
     return prices
+
+
+def _refuse_unordered(model: str, prices: Sequence[Price]) -> None:
+    newest, *earlier = prices
+    for price in earlier:
+        if _start(price) > _start(newest):
+            raise PriceTableError(
+                f"{model}: effective_from is {newest.effective_from or 'missing'}, but version "
+                f"{price.version} in earlier holds from {price.effective_from} on and would take "
+                "its place; give the newest prices an effective_from after all earlier ones"
+            )
 
 
 def _price(model: str, fields: Mapping[str, Any]) -> Price:

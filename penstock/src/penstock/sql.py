@@ -12,7 +12,8 @@ from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from penstock.errors import Code, InvalidRequest, Unavailable
 
@@ -88,6 +89,9 @@ class Database:
             ) from error
         except DBAPIError as error:
             raise self._unavailable(f"{self._name} failed: {error.orig!r}") from error
+        except (PoolTimeout, DisconnectionError) as error:
+            # The pool's own, before there is a connection: no errors of the driver.
+            raise self._unavailable(f"{self._name} has no free connection: {error}") from error
 
 
 def _engine(url: str) -> sql.Engine:

@@ -56,16 +56,27 @@ def total(
     return plain(usd), sum(s.total.lines for s in sums)
 
 
-def test_a_repeat_by_offset_or_by_line_id_is_booked_once(store: LedgerStore) -> None:
+def test_a_line_is_booked_once_wherever_it_comes_again(store: LedgerStore) -> None:
     first = [entry(0, line(0)), entry(1, line(1))]
     assert store.apply(first) == (2, 0, 0)
     assert store.apply(first) == (0, 0, 2)
     # The same line again, further on in the log, twice in a batch, and on another partition.
     assert store.apply([entry(4, line(1)), entry(5, line(2)), entry(6, line(2))]) == (1, 0, 2)
     assert store.apply([entry(0, line(2), partition=1)]) == (0, 0, 1)
-    # Another line at an offset that was applied: the log does not change, so it was booked.
-    assert store.apply([entry(5, line(3))]) == (0, 0, 1)
     assert total(store) == (plain(recompute([line(0), line(1), line(2)], PRICES)), 3)
+
+
+def test_lines_of_a_topic_that_is_made_anew_are_booked(
+    store: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock_cost.store.QUERY_IDS", 3)
+    old, new = [line(n) for n in range(7)], [line(n) for n in range(7, 12)]
+    assert store.apply([entry(n, one) for n, one in enumerate(old)]) == (7, 0, 0)
+    # The same offsets, other lines; and what was copied from before.
+    again = [entry(n, one) for n, one in enumerate([*new, *old])]
+    assert store.apply(again) == (5, 0, 7)
+    assert store.apply(again) == (0, 0, 12)
+    assert total(store) == (plain(recompute([*old, *new], PRICES)), 12)
 
 
 # For each partition in turn: how far a consumer falls back before it goes on, and how far it goes.

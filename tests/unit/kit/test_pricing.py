@@ -103,6 +103,20 @@ def test_a_time_before_the_first_version_has_no_price() -> None:
             "same version",
         ),
         ('{"input_cost_per_token": 1, "output_cost_per_token": 1, "earlier": 1}', "list"),
+        # An earlier price that holds from later on than the newest would hold in its place.
+        (
+            f'{{{ONES}, "version": "b", "earlier": [{{{ONES}, "version": "a",'
+            ' "effective_from": "2026-01-01T00:00:00Z"}]}',
+            "m: effective_from is missing, but version a in earlier",
+        ),
+        (
+            f'{{{ONES}, "version": "b", "effective_from": "2025-07-01T00:00:00Z",'
+            f' "earlier": [{{{ONES}, "version": "a", "effective_from": "2026-01-01T00:00:00Z"}},'
+            f' {{{ONES}, "version": "0"}}]}}',
+            "m: effective_from is 2025-07-01 .* version a in earlier",
+        ),
+        (f'{{{ONES}, "input_cost_per_token": 2}}', "m: 'input_cost_per_token' is there twice"),
+        (f'{{{ONES}}}, "m": {{{ONES}}}', "the price table: 'm' is there twice"),
     ],
 )
 def test_a_table_that_cannot_be_right_is_refused(entry: str, message: str) -> None:

@@ -207,23 +207,21 @@ def recompute(lines: Iterable[Line], prices: PriceTable) -> Decimal:
     return add(*amounts)
 
 
-def select_new(
-    entries: Sequence[Entry], next_offsets: Mapping[Partition, int], known: Iterable[str]
-) -> list[Entry]:
-    """The entries that were not applied before, by offset or by line id; each id once.
+def select_new(entries: Sequence[Entry], known: Iterable[str]) -> list[Entry]:
+    """The entries whose line was not booked before; each line id once.
+
+    An offset says nothing: a topic that is made anew has other lines at the same ones.
 
     Args:
         entries: In the order of the log.
-        next_offsets: The first offset of each partition that was not applied.
         known: The line ids among them that the ledger holds.
     """
     seen = set(known)
     fresh = []
     for entry in entries:
-        if entry.offset < next_offsets.get(entry.partition, 0) or entry.line.line_id in seen:
-            continue
-        seen.add(entry.line.line_id)
-        fresh.append(entry)
+        if entry.line.line_id not in seen:
+            seen.add(entry.line.line_id)
+            fresh.append(entry)
     return fresh
 
 

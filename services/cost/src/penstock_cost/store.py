@@ -1,13 +1,13 @@
 """The ledger in SQL: SQLite in WAL mode, or PostgreSQL. Every call blocks: use a thread.
 
-Lines, rollup and applied offsets change in one transaction, so a batch is applied whole and once,
-however often it is delivered.
+Lines and rollup change in one transaction, and a line's id is the primary key, so a batch is
+applied whole and once, however often it is delivered.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sql
@@ -36,6 +36,8 @@ from penstock_cost.upgrade import make_tables
 __all__ = ["Applied", "LedgerStore", "MissingPrice"]
 
 REPRICE_LINES = 1000
+# Ids in one query: databases bound the values of a statement (SQLite 32,766).
+QUERY_IDS = 10_000
 
 
 class Applied(NamedTuple):
@@ -79,7 +81,7 @@ class LedgerStore:
         self._database.close()
 
     def apply(self, entries: Sequence[Entry]) -> Applied:
-        """Books the entries that were not booked before, and moves the applied offsets past all.
+        """Books the entries whose lines were not booked before, and keeps the offsets after them.
 
         Args:
             entries: In the order of the log, of any partitions.
@@ -89,14 +91,14 @@ class LedgerStore:
             InvalidRequest: Nothing was booked; the database cannot hold a value of the batch.
         """
         with self._database.writing() as connection:
-            ids = [entry.line.line_id for entry in entries]
-            known = connection.scalars(sql.select(LINES.c.line_id).where(LINES.c.line_id.in_(ids)))
-            fresh = select_new(entries, _next_offsets(connection, entries), known)
+            # First the lock, then the look: what the owner before booked is seen (PostgreSQL).
+            before = _next_offsets(connection, entries)
+            fresh = select_new(entries, _known(connection, entries))
             if fresh:
                 connection.execute(LINES.insert(), [row_of(entry) for entry in fresh])
                 add_to_rollup(connection, fold((e.line, e.price) for e in fresh))
                 _note_missing(connection, fresh)
-            _move_offsets(connection, entries)
+            _move_offsets(connection, before, entries)
         unpriced = sum(isinstance(entry.price, Unpriced) for entry in fresh)
         return Applied(len(fresh) - unpriced, unpriced, len(entries) - len(fresh))
 
@@ -180,6 +182,15 @@ class LedgerStore:
             connection.execute(MISSING_PRICES.delete().where(MISSING_PRICES.c.model == model))
 
 
+def _known(connection: Connection, entries: Sequence[Entry]) -> set[str]:
+    ids = [entry.line.line_id for entry in entries]
+    known: set[str] = set()
+    for start in range(0, len(ids), QUERY_IDS):
+        wanted = LINES.c.line_id.in_(ids[start : start + QUERY_IDS])
+        known.update(connection.scalars(sql.select(LINES.c.line_id).where(wanted)))
+    return known
+
+
 def _next_offsets(connection: Connection, entries: Sequence[Entry]) -> dict[Partition, int]:
     table = APPLIED_OFFSETS
     wanted = {tuple(entry.partition) for entry in entries}
@@ -192,12 +203,12 @@ def _next_offsets(connection: Connection, entries: Sequence[Entry]) -> dict[Part
     return {Partition(r.topic, r.partition): r.next_offset for r in connection.execute(query)}
 
 
-def _move_offsets(connection: Connection, entries: Sequence[Entry]) -> None:
+def _move_offsets(
+    connection: Connection, before: Mapping[Partition, int], entries: Sequence[Entry]
+) -> None:
     table = APPLIED_OFFSETS
-    before = _next_offsets(connection, entries)
-    after: dict[Partition, int] = dict(before)
-    for entry in entries:
-        after[entry.partition] = max(after.get(entry.partition, 0), entry.offset + 1)
+    # Backwards too: a topic that is made anew begins again.
+    after = {entry.partition: entry.offset + 1 for entry in entries}
     for partition, offset in after.items():
         key = {"topic": partition.topic, "partition": partition.number}
         if partition not in before:

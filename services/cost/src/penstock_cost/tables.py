@@ -77,7 +77,8 @@ SPEND = Table(
     Column("avoided_usd", ExactDecimal, nullable=False),
 )
 
-# How far each partition of `usage` was applied, kept in the transaction of the lines.
+# Where the ledger stands in each partition of `usage`, kept in the transaction of the lines. For
+# people, and a lock; whether a line is booked is told by its id alone.
 APPLIED_OFFSETS = Table(
     "applied_offsets",
     METADATA,

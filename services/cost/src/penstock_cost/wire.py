@@ -15,11 +15,11 @@ from penstock.records import Record
 from penstock.v1 import alert_pb2, common_pb2, cost_service_pb2, usage_pb2
 from penstock_cost.ledger import GroupSum, Line, Sum, billed
 
-__all__ = ["line_of", "micros", "missing_price_alert", "spend_response"]
+__all__ = ["FIRST_S", "LAST_S", "line_of", "micros", "missing_price_alert", "spend_response"]
 
 RUNBOOK = "docs/runbooks/cost.md"
-# The end of the year 9999, where protobuf's timestamps and Python's times end.
-LAST_S = 253_402_300_799
+# The years 1 to 9999: where protobuf's timestamps and Python's times begin and end.
+FIRST_S, LAST_S = -62_135_596_800, 253_402_300_799
 
 
 def line_of(record: Record) -> Line:
