@@ -80,6 +80,8 @@ def _services(
     for name, service in services.items():
         for finding in _service(service, services, settings, compose_dir):
             yield f"{name}: {finding}"
+        for finding in _host(name, service.get("environment", {})):
+            yield f"{name}: {finding}"
 
 
 def _service(
@@ -107,6 +109,14 @@ def _service(
     if "ALL" not in service.get("cap_drop", ()):
         yield "keeps the default capabilities: cap_drop: [ALL]"
     yield from _dependencies(service.get("depends_on", {}), services)
+
+
+def _host(name: str, environment: Mapping[str, Any]) -> Iterator[str]:
+    """A service that listens on its container's loopback, its default, is reached by nobody."""
+    own = f"PENSTOCK_{name.upper()}_"
+    listens = any(each.startswith(own) and each.endswith("_PORT") for each in environment)
+    if listens and environment.get(f"{own}HOST") != "0.0.0.0":  # noqa: S104 - inside its container
+        yield f"listens where neither published ports nor Prometheus reach it: {own}HOST: 0.0.0.0"
 
 
 def _dependencies(names: Iterable[str], services: Mapping[str, Any]) -> Iterator[str]:

@@ -32,6 +32,8 @@ def test_committed_files_have_no_findings(lint: ModuleType) -> None:
         ("${PENSTOCK_LOG_LEVEL}", "${PENSTOCK_LOG_LEVLE}", "${PENSTOCK_LOG_LEVLE} is not in .env"),
         ("services/drift/Dockerfile", "services/drfit/Dockerfile", "is not there"),
         ("name: penstock\n", "name: [penstock\n", "compose.yaml:"),
+        ("      PENSTOCK_DRIFT_HOST: 0.0.0.0\n", "", "PENSTOCK_DRIFT_HOST: 0.0.0.0"),
+        ("COST_HOST: 0.0.0.0", "COST_HOST: 127.0.0.1", "cost: listens where neither"),
         (
             "      kafka:\n        condition",
             "      kafak:\n        condition",

@@ -136,3 +136,11 @@ async def test_streamed_words_make_up_the_answer() -> None:
     assert isinstance(events[-1], Completion)
     assert "".join(deltas) == events[-1].text
     assert events[-1].finish is Finish.STOP
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, on import
+def test_a_ray_of_its_own_has_one_address() -> None:
+    from penstock_inference.replicas.replica import single_node
+
+    assert single_node("0.0.0.0") == "127.0.0.1"
+    assert single_node("10.1.2.3") == "10.1.2.3"

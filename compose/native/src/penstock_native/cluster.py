@@ -20,7 +20,7 @@ from typing import Self
 from penstock_native.errors import NativeError
 from penstock_native.kafka import Door, KafkaServer
 from penstock_native.ports import LOOPBACK, free_port, free_ports
-from penstock_native.settings import stack_defaults
+from penstock_native.settings import number_of, stack_defaults
 
 KAFKA = "kafka"
 _START_TIMEOUT_S = 120.0
@@ -53,20 +53,31 @@ def nodes_of(env: Mapping[str, str]) -> tuple[Node, ...]:
     PENSTOCK_NATIVE_CONTROLLER_PORT and the ports above it.
 
     Raises:
-        NativeError: There are more or fewer addresses than nodes.
+        NativeError: There are more or fewer addresses than nodes, or one is not on this machine.
     """
-    count = int(env["PENSTOCK_NATIVE_KAFKA_BROKERS"])
+    count = number_of(env, "PENSTOCK_NATIVE_KAFKA_BROKERS")
     addresses = env["PENSTOCK_KAFKA_BOOTSTRAP"].split(",")
     if len(addresses) != count:
         raise NativeError(
             f"PENSTOCK_NATIVE_KAFKA_BROKERS={count}, but PENSTOCK_KAFKA_BOOTSTRAP has "
             f"{len(addresses)}: write one {LOOPBACK}:port for each broker"
         )
-    controller = int(env["PENSTOCK_NATIVE_CONTROLLER_PORT"])
+    controller = number_of(env, "PENSTOCK_NATIVE_CONTROLLER_PORT")
     return tuple(
-        Node(index + 1, int(address.rpartition(":")[2]), controller + index)
+        Node(index + 1, _own_port(address.strip()), controller + index)
         for index, address in enumerate(addresses)
     )
+
+
+def _own_port(address: str) -> int:
+    host, _, port = address.rpartition(":")
+    # Elsewhere the services would speak to another Kafka than the one that is started for them.
+    if host not in (LOOPBACK, "localhost") or not port.isdecimal():
+        raise NativeError(
+            f"PENSTOCK_KAFKA_BOOTSTRAP has {address!r}, where this stack's own Kafka cannot "
+            f"listen: write {LOOPBACK}:port, or unset it"
+        )
+    return int(port)
 
 
 def free_nodes(count: int) -> dict[str, str]:
@@ -86,7 +97,7 @@ def free_nodes(count: int) -> dict[str, str]:
 def heap_mib(env: Mapping[str, str], nodes: int) -> int:
     """Return the heap of each of so many nodes, from a stack's settings."""
     name = "KAFKA" if nodes == 1 else "KAFKA_CLUSTER"
-    return int(env[f"PENSTOCK_NATIVE_{name}_HEAP_MIB"])
+    return number_of(env, f"PENSTOCK_NATIVE_{name}_HEAP_MIB")
 
 
 class KafkaCluster:

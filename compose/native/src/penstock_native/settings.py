@@ -12,6 +12,24 @@ from penstock_native.errors import NativeError
 ROOT = Path(__file__).parents[4]
 ENV_FILE = ROOT / "compose" / ".env"
 
+# Where a stack keeps what outlives it, and what it shares with others. Empty: its state directory,
+# or nothing.
+KEPT = (
+    "PENSTOCK_COST_DATABASE_URL",
+    "PENSTOCK_DRIFT_ALERTMANAGER_URL",
+    "PENSTOCK_INFERENCE_ADAPTERS_DIR",
+    "PENSTOCK_INFERENCE_ADAPTER_KEYS",
+    "PENSTOCK_INFERENCE_RAY_ADDRESS",
+    "PENSTOCK_RETRAIN_ADAPTERS_DIR",
+    "PENSTOCK_RETRAIN_COLLECTED_URL",
+    "PENSTOCK_RETRAIN_DATABASE_URL",
+    "PENSTOCK_RETRAIN_MLFLOW_URI",
+    "PENSTOCK_RETRAIN_MODELS_DIR",
+    "PENSTOCK_RETRAIN_RAY_ADDRESS",
+    "PENSTOCK_RETRAIN_SIGNING_KEY",
+    "PENSTOCK_RETRAIN_WORK_DIR",
+)
+
 
 def stack_defaults(path: Path = ENV_FILE) -> dict[str, str]:
     """Read the committed settings, with references to other variables filled in.
@@ -42,6 +60,17 @@ def port_variables() -> list[str]:
     return [name for name in stack_defaults() if re.fullmatch(r"PENSTOCK_\w+_PORT", name)]
 
 
+def number_of(env: Mapping[str, str], name: str) -> int:
+    """Read a setting that is a whole number.
+
+    Raises:
+        NativeError: It is none.
+    """
+    if not env[name].isdecimal():
+        raise NativeError(f"{name}={env[name]} is no number: write one, or unset it")
+    return int(env[name])
+
+
 def place_retrain(env: MutableMapping[str, str], state_dir: Path) -> None:
     """What retrain keeps lies in the state directory, unless a setting says otherwise."""
     if not env.get("PENSTOCK_RETRAIN_DATABASE_URL"):
@@ -59,4 +88,5 @@ def place_retrain(env: MutableMapping[str, str], state_dir: Path) -> None:
         ("WORK_DIR", state_dir / "retrain"),
         ("SIGNING_KEY", state_dir / "keys" / "registry.pem"),
     ):
-        env.setdefault(f"PENSTOCK_RETRAIN_{name}", str(path))
+        if not env.get(f"PENSTOCK_RETRAIN_{name}"):
+            env[f"PENSTOCK_RETRAIN_{name}"] = str(path)

@@ -40,7 +40,14 @@ from penstock_native.ports import (
     wait_until,
 )
 from penstock_native.processes import alive, end, identify, marked, tree
-from penstock_native.settings import ROOT, place_retrain, port_variables, stack_environment
+from penstock_native.settings import (
+    KEPT,
+    ROOT,
+    number_of,
+    place_retrain,
+    port_variables,
+    stack_environment,
+)
 from penstock_native.supervise import Program, ProgramState, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -112,11 +119,12 @@ class Stack:
     ) -> Iterator[Self]:
         """Bring up a stack on free ports with fresh data; take it down and remove it afterwards.
 
-        It ends with this process, even when that is killed.
+        It ends with this process, even when that is killed. Where it listens and what it keeps
+        is its own or said by `env`, whatever the process environment says of another stack.
 
         Args:
             services: Which ones; all of penstock's that are installed if left out.
-            env: Settings that differ from `compose/.env`.
+            env: Settings that differ from `compose/.env` and from the process environment.
             brokers: Kafka's nodes.
             doors: One for each node: the services then reach Kafka by what the doors advertise.
             ready_timeout_s: How long it may take until it is ready.
@@ -128,9 +136,10 @@ class Stack:
         ports = {name: str(free_port()) for name in port_variables()}
         # Its pumps and engines show theirs on the ports that follow.
         ports["PENSTOCK_INFERENCE_METRICS_PORT"] = str(free_ports(_INFERENCE_METRICS)[0])
-        settings = {**ports, **free_nodes(brokers), **(env or {})}
+        hosts = {f"PENSTOCK_{service.upper()}_HOST": LOOPBACK for service in SERVICES}
+        own = {**dict.fromkeys(KEPT, ""), **hosts, **ports, **free_nodes(brokers)}
         wanted = services if services is not None else (KAFKA, *installed())
-        stack = cls(state_dir, services=wanted, env=settings, doors=doors)
+        stack = cls(state_dir, services=wanted, env={**own, **(env or {})}, doors=doors)
         try:
             stack.up(outlive=False, ready_timeout_s=ready_timeout_s)
             yield stack
@@ -325,7 +334,7 @@ class Stack:
 
     def _check_ports(self) -> None:
         wanted = [
-            (name, int(self.env[name]))
+            (name, number_of(self.env, name))
             for name in port_variables()
             if name.split("_")[1].lower() in self.services
         ]

@@ -55,23 +55,27 @@ async def reading(
 ) -> AsyncIterator[None]:
     """Reads a topic while the context lasts; entered when what was there has been read.
 
+    What `on_record` raises ends the context, whatever is waited for inside.
+
     Raises:
         CliError: It took longer than `patience_s`.
+        Exception: As `on_record` raised it.
     """
     reader = LogReader(settings.kafka_bootstrap, topic, start=start)
-    task = asyncio.create_task(reader.run(on_record))
-    caught_up = asyncio.create_task(reader.caught_up.wait())
     try:
-        await asyncio.wait({task, caught_up}, timeout=patience_s, return_when="FIRST_COMPLETED")
-        if task.done():
-            task.result()
-        if not reader.caught_up.is_set():
-            raise CliError(f"{topic} could not be read within {patience_s:g} s")
-        yield
-    finally:
-        for pending in (task, caught_up):
-            pending.cancel()
-        await asyncio.gather(task, caught_up, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(reader.run(on_record))
+            try:
+                async with asyncio.timeout(patience_s):
+                    await reader.caught_up.wait()
+            except TimeoutError:
+                raise CliError(f"{topic} could not be read within {patience_s:g} s") from None
+            yield
+            task.cancel()
+    except BaseExceptionGroup as failed:
+        # The reader's comes first: the other one may be of its making.
+        first = failed.exceptions[0]
+        raise first from first.__cause__
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from penstock.telemetry import configure_logs, logger
 from penstock_inference.engines.models import Model
 from penstock_inference.replicas.deployments import PUMPS, build
+from penstock_inference.replicas.replica import single_node
 from penstock_inference.settings import InferenceSettings
 from penstock_inference.supervision import Supervision
 
@@ -111,6 +112,6 @@ def _start_ray(settings: InferenceSettings, models: Sequence[Model]) -> None:
         object_store_memory=settings.object_store_mib * 1024 * 1024,
         num_cpus=max(2, round(cpus) + 1),
         _temp_dir=settings.ray_temp_dir or None,
-        _node_ip_address=settings.host,
+        _node_ip_address=single_node(settings.host),
         log_to_driver=True,
     )

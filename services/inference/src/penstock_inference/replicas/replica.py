@@ -7,7 +7,7 @@ import ray
 from penstock.telemetry import configure_logs, configure_traces, logger, serve_metrics
 from penstock_inference.settings import InferenceSettings
 
-__all__ = ["observe", "rank_of", "reachable"]
+__all__ = ["observe", "rank_of", "reachable", "single_node"]
 
 log = logger(__name__)
 
@@ -19,6 +19,11 @@ def reachable(host: str) -> str:
     """The address under which pumps on other nodes find what is bound to a host."""
     # The application is built on one node and runs on others: only there is the address known.
     return str(ray.util.get_node_ip_address()) if host == EVERY_ADDRESS else host
+
+
+def single_node(host: str) -> str:
+    """The address of the one node of a Ray of one's own: a node cannot have every address."""
+    return "127.0.0.1" if host == EVERY_ADDRESS else host
 
 
 def rank_of(context: object) -> int:
