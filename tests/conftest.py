@@ -1,5 +1,6 @@
 """Fixtures that every kind of test shares."""
 
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import settings
 
 from penstock_native.kafka import KafkaServer
 from penstock_native.stack import Stack
+
+# A worker of pytest-xdist claims a terminal of 80 columns, to which tables would be cut.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 LOG_CHARACTERS = 4000  # of each service's log, where a test of a stack failed
 

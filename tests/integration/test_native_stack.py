@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,14 +70,21 @@ def test_run_exits_with_the_code_and_leaves_nothing() -> None:
     assert not kafka_answers(int(bootstrap.rpartition(":")[2]))
 
 
-def test_stack_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory near the root, where a socket's path fits."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def test_stack_ends_with_the_process_that_started_it(short_dir: Path) -> None:
     code = (
         "import time; from penstock_native.stack import Stack\n"
         "with Stack.ephemeral(services=('kafka',)) as s:\n"
         "    print(s.pid('kafka'), flush=True); time.sleep(600)"
     )
-    # Nobody is left to remove its state: it goes where pytest does.
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    # Nobody is left to remove its state.
+    environment = {**os.environ, "TMPDIR": str(short_dir)}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment
     ) as starter:
