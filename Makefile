@@ -12,8 +12,9 @@ NATIVE := $(BIN)/python -m penstock_native
 PYTEST := $(BIN)/python -m pytest -q
 UV = "$$(command -v uv || echo $(VENV)/uv)"
 PYTHON_SOURCES := penstock compose services tests bench examples
-TEST_SUITES := tests/unit tests/contract tests/integration tests/e2e
-# Tests that start processes wait more than they compute: so many files at a time.
+# What takes long comes first. Tests that start processes wait more than they compute: so many
+# files at a time.
+TEST_SUITES := tests/e2e tests/integration tests/contract tests/unit
 TEST_WORKERS ?= 2
 
 .PHONY: help
@@ -66,7 +67,7 @@ logs: setup ## Follow the logs of all services, or of one: make logs SERVICE=ing
 
 .PHONY: test
 test: setup ## Run every test: unit, contract, integration, e2e (real Kafka, vLLM on the CPU)
-	@$(PYTEST) -n $(TEST_WORKERS) --dist loadfile $(wildcard $(TEST_SUITES))
+	@$(PYTEST) -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(wildcard $(TEST_SUITES))
 
 .PHONY: test-again
 test-again: setup ## Run those tests once more that failed in the last run
