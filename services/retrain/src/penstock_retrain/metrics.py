@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["ASKS", "CLAIMED", "ROUTES", "ROUTE_SECONDS", "STAGE_SECONDS", "TRANSITIONS"]
+__all__ = ["ASKS", "CLAIMED", "ROUTES", "ROUTE_SECONDS", "STAGE_SECONDS", "TRANSITIONS", "UNTOLD"]
 
 ASKS = Counter(
     "penstock_retrain_asks",
@@ -13,6 +13,11 @@ ASKS = Counter(
 )
 TRANSITIONS = Counter(
     "penstock_retrain_transitions", "Changes of jobs that were told, by the state after.", ["state"]
+)
+UNTOLD = Counter(
+    "penstock_retrain_untold",
+    "Parts of jobs' news that could not be written: change, cost, alert.",
+    ["part"],
 )
 CLAIMED = Gauge("penstock_retrain_claimed_jobs", "Jobs that this process runs now.")
 STAGE_SECONDS = Histogram(

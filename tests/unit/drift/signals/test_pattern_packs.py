@@ -28,8 +28,8 @@ MEASURES: dict[str, Callable[[str], bool]] = {
 
 @pytest.mark.parametrize(
     ("name", "found", "missed", "false"),
-    # As measured with version 1 of each; docs/signals.md has the table.
-    [("refusal", 20, 2, 0), ("toxic", 12, 1, 0), ("injection", 12, 1, 0), ("pii", 10, 1, 0)],
+    # As measured with version 1 of each, 2 of pii; docs/signals.md has the table.
+    [("refusal", 20, 2, 0), ("toxic", 12, 1, 0), ("injection", 12, 1, 0), ("pii", 13, 1, 0)],
 )
 def test_precision_and_recall(name: str, found: int, missed: int, false: int) -> None:
     is_found, texts = MEASURES[name], TEXTS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from penstock.codec import decode, encode
 from penstock.errors import InvalidRequest
 from penstock.kafka.delivery import Delivery
 from penstock.kafka.ports import LogError
+from penstock.pricing import Price, add, cost_of_training
 from penstock.records import Outgoing, Partition, Record
 from penstock.v1 import alert_pb2, drift_pb2, job_pb2, usage_pb2
 from penstock_retrain.drift_door import DriftDoor
@@ -123,6 +125,42 @@ async def test_a_training_costs_what_it_saw_once(
     )
     assert (line.kind, line.model) == (usage_pb2.USAGE_KIND_TRAINING, "triage")
     assert (line.usage.prompt_tokens, line.usage.completion_tokens) == (52_113, 0)
+
+
+async def test_a_training_of_more_tokens_than_a_line_counts_costs_the_same(
+    place: Place, written: Written, news: News
+) -> None:
+    seen = 2 * (2**32 - 1) + 5
+    facts = {"kind": "adapter", "base_model": "triage", "metrics": {"tokens": float(seen)}}
+    place.apply(place.to(S.TRAINING), T.DONE, facts=facts)
+    await news.tell()
+    lines = written.of("p.usage", usage_pb2.UsageLine)
+    assert [line.line_id for line in lines] == [
+        "job-1/training",
+        "job-1/training/2",
+        "job-1/training/3",
+    ]
+    assert sum(line.usage.prompt_tokens for line in lines) == seen
+    price = Price("1", None, *[Decimal("1e-7")] * 3, training_usd=Decimal("8.123456789e-7"))
+    parts = [cost_of_training("triage", price, line.usage.prompt_tokens) for line in lines]
+    assert add(*parts) == cost_of_training("triage", price, seen)
+
+
+@pytest.mark.parametrize("tokens", [1e300, "many"])
+async def test_a_cost_that_cannot_be_told_holds_nothing_up(
+    place: Place, written: Written, news: News, tokens: Any
+) -> None:
+    facts = {"kind": "adapter", "base_model": "triage", "metrics": {"tokens": tokens}}
+    job = place.apply(place.to(S.TRAINING), T.DONE, facts=facts)
+    place.done(job)
+    await news.tell()
+    await news.tell()
+    assert not written.of("p.usage", usage_pb2.UsageLine)
+    updates = written.of("p.jobs", job_pb2.JobUpdate)
+    assert [update.revision for update in updates] == [1, 2, 3, 4, 5]
+    (alert,) = written.of("p.alerts", alert_pb2.Alert)
+    assert alert.alert_id == "retrain/job-1/4/untold/cost"
+    assert (alert.state, alert.severity) == (3, alert_pb2.SEVERITY_TICKET)
 
 
 async def test_what_was_trained_elsewhere_costs_nothing_here(

@@ -11,8 +11,9 @@ import functools
 import time
 from collections.abc import Callable
 
-from penstock.codec import JSON, encode
+from penstock.codec import encode
 from penstock.errors import Unavailable
+from penstock.kafka.halts import alert_record
 from penstock.kafka.ports import LogError, Publisher
 from penstock.records import Outgoing
 from penstock.telemetry import logger
@@ -22,7 +23,7 @@ from penstock_retrain.jobs.stages import Progress
 from penstock_retrain.jobs.states import WAITING, Job, JobState, Trigger
 from penstock_retrain.jobs.store import JobStore
 from penstock_retrain.jobs.usage import usage_of_training
-from penstock_retrain.jobs.wire import alert_of, progress_update, transition_update
+from penstock_retrain.jobs.wire import alert_of, progress_update, transition_update, untold_alert
 
 __all__ = ["News"]
 
@@ -125,22 +126,51 @@ class News:
         return PROGRESS_S if self._progress else POLL_S
 
     async def _records(self, job: Job, transition: Transition) -> list[Outgoing]:
+        """What is to be written of a transition.
+
+        A part that cannot be made is left out, and people are told: it would end every process that
+        comes to it, and nothing after it would ever be told.
+
+        Raises:
+            Unavailable: The database cannot be read.
+        """
+        records: list[Outgoing] = []
+        parts = {"change": self._change, "cost": self._cost, "alert": self._alert}
+        for part, make in parts.items():
+            try:
+                records += await make(job, transition)
+            except Unavailable:
+                raise
+            except Exception as error:
+                log.error(
+                    "a part of a job's news is left out",
+                    job=job.id,
+                    revision=transition.revision,
+                    part=part,
+                    exc_info=error,
+                )
+                metrics.UNTOLD.labels(part).inc()
+                records.append(alert_record(untold_alert(job, transition, part), self._alerts))
+        return records
+
+    async def _change(self, job: Job, transition: Transition) -> list[Outgoing]:
         update = transition_update(job, transition)
         event_id = f"job:{job.id}:{transition.revision}"
-        records = [_encode(update, topic=self._jobs, key=job.id, event_id=event_id)]
-        if transition.before is JobState.TRAINING and transition.trigger == Trigger.DONE:
-            line = usage_of_training(job, transition.at_us)
-            if line is not None:
-                told = _encode(line, topic=self._usage, key=line.tenant, event_id=line.line_id)
-                records.append(told)
+        return [_encode(update, topic=self._jobs, key=job.id, event_id=event_id)]
+
+    async def _cost(self, job: Job, transition: Transition) -> list[Outgoing]:
+        if transition.before is not JobState.TRAINING or transition.trigger != Trigger.DONE:
+            return []
+        return [
+            _encode(line, topic=self._usage, key=line.tenant, event_id=line.line_id)
+            for line in usage_of_training(job, transition.at_us)
+        ]
+
+    async def _alert(self, job: Job, transition: Transition) -> list[Outgoing]:
         opened_us = transition.at_us
         if transition.before in WAITING:
             history = await asyncio.to_thread(self._store.history, job.id)
             began = [t.at_us for t in history if t.after in WAITING and t.before not in WAITING]
             opened_us = max((at for at in began if at <= transition.at_us), default=opened_us)
         alert = alert_of(job, transition, opened_us)
-        if alert is not None:
-            key, event_id = alert.incident_id, alert.alert_id
-            told = _encode(alert, topic=self._alerts, key=key, event_id=event_id, encoding=JSON)
-            records.append(told)
-        return records
+        return [] if alert is None else [alert_record(alert, self._alerts)]

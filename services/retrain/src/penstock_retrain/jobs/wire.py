@@ -23,6 +23,7 @@ __all__ = [
     "state_value",
     "transition_message",
     "transition_update",
+    "untold_alert",
     "version_message",
 ]
 
@@ -167,6 +168,31 @@ def alert_of(job: Job, transition: Transition, opened_us: int) -> alert_pb2.Aler
     if job.cause.id:
         made.labels["finding"] = job.cause.id
     return made
+
+
+def untold_alert(job: Job, transition: Transition, part: str) -> alert_pb2.Alert:
+    """What people are told where a part of a transition's news cannot be written, once.
+
+    Args:
+        job: The job.
+        transition: What happened.
+        part: `change`, `cost` or `alert`.
+    """
+    name = f"retrain/{job.id}/{transition.revision}/untold/{part}"
+    return alert_pb2.Alert(
+        alert_id=name,
+        incident_id=name,
+        state=alert_pb2.ALERT_STATE_RESOLVED,
+        severity=alert_pb2.SEVERITY_TICKET,
+        title=f"retraining of {job.model}: its {part} could not be told",
+        summary=f"job {job.id} went on; the {part} of its revision {transition.revision} is left "
+        f"out, and the service's log says why. Next: penstock jobs show {job.id}",
+        service="retrain",
+        labels={"model": job.model, "job": job.id, "part": part},
+        runbook=RUNBOOK,
+        opened_at=stamp(transition.at_us),
+        updated_at=stamp(transition.at_us),
+    )
 
 
 def version_message(version: Version, aliases: list[str]) -> model_version_pb2.ModelVersion:
