@@ -61,7 +61,8 @@ def list_(
             out.print(letters_table(letters, shelf))
         hidden = len(shelf.letters) - len(letters)
         more = f", {hidden} older not shown (--limit)" if hidden else ""
-        err.print(f"{len(shelf.letters)} letters{more}")
+        found = len(shelf.letters)
+        err.print(f"{found} letter{'s' * (found != 1)}{more}")
 
     run(body)
 
