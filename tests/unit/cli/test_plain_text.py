@@ -76,7 +76,8 @@ LETTER = Letter(
     ids=["measures", "routes", "spend", "letters", "consumers", "claims", "replay"],
 )
 def test_a_table_shows_what_is_written(console, table, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+    # COLUMNS may have been read when it was made.
+    monkeypatch.setattr(console, "_width", 300)
     console.print(table)
     said = capsys.readouterr()
     assert WRITTEN in said.out + said.err
