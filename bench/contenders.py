@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from workload import (
 )
 
 from penstock_inference.engines.processor import thread_environment
+from penstock_native.ports import free_port
 from penstock_native.processes import end, tree
 
 __all__ = ["CONTENDERS", "NOT_HERE", "Round"]
@@ -121,7 +121,7 @@ def ray_serve(model: Path, folder: Path) -> Iterator[Round]:
 @contextlib.contextmanager
 def vllm_serve(model: Path, folder: Path) -> Iterator[Round]:
     """(E) `vllm serve` under `vllm bench serve`."""
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable,
         "bench/vllm_cli.py",
@@ -146,7 +146,7 @@ def vllm_serve(model: Path, folder: Path) -> Iterator[Round]:
 @contextlib.contextmanager
 def ray_llm(model: Path, folder: Path) -> Iterator[Round]:
     """(F) `ray.serve.llm` under `vllm bench serve`."""
-    port = _free_port()
+    port = free_port()
     with _Worker("ray-llm", model, folder, BENCH_PORT=str(port)):
         base = f"http://127.0.0.1:{port}"
         yield lambda count: _bench_serve(base, model, folder, count)
@@ -320,9 +320,3 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         time.sleep(0.5)
     raise NotHereError(log.read_text(errors="replace")[-4000:])
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

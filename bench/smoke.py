@@ -18,7 +18,6 @@ import datetime as dt
 import json
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from penstock.kafka.publisher import KafkaPublisher
 from penstock.kafka.reader import LogReader
 from penstock.records import Outgoing, Record
 from penstock.v1 import response_pb2
+from penstock_native.ports import free_port
 from penstock_native.stack import Stack
 
 ROOT = Path(__file__).parent.parent
@@ -131,9 +131,7 @@ class Log:
 @contextlib.contextmanager
 def vllm_serve(log_file: Path) -> Iterator[str]:
     """`vllm serve` of the same model; yields its address once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable,
         "bench/vllm_cli.py",

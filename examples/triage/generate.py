@@ -161,7 +161,9 @@ def write_jsonl(tickets: Iterable[Ticket]) -> Iterator[str]:
 
 def read_jsonl(path: Path) -> list[Ticket]:
     """The tickets of a corpus file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # A file's lines end at line feeds only; `str.splitlines` would end them within texts, too.
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def _ticket(corpus: Corpus, index: int) -> Ticket:

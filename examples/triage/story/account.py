@@ -183,7 +183,7 @@ def claims(plot: Plot, found: Account, chronicle: Chronicle) -> list[Claim]:
     ]
     if not plot.changes:
         quiet = chronicle.opened_s is None and not chronicle.jobs
-        jobs = f"{len(chronicle.jobs)} jobs, incident: {chronicle.opened_s is not None}"
+        jobs = f"jobs: {len(chronicle.jobs)}, incident: {chronicle.opened_s is not None}"
         return [*whole, Claim("nothing happens where nothing changed", quiet, jobs)]
     detected = Claim(
         "the change is found",
@@ -215,7 +215,7 @@ def _tidy(found: Account) -> Claim:
     """A job makes one version, however often it is begun again, and its adapter stays or goes."""
     stays = found.end in (PROMOTED, "inconclusive")
     tidy = found.versions == bool(found.end) and len(found.adapters) == stays
-    says = f"{found.versions} versions, adapters: {', '.join(found.adapters) or 'none'}"
+    says = f"versions: {found.versions}, adapters: {', '.join(found.adapters) or 'none'}"
     return Claim("a job makes one version, and no adapter is left over", tidy, says)
 
 

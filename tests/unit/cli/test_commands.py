@@ -155,6 +155,11 @@ def test_a_mistake_is_told_before_anything_is_sent(command, stdin, message):
     assert result.stdout == ""
 
 
+def test_a_piped_request_may_hold_what_ends_lines_elsewhere():
+    result = invoke("publish", "-", stdin='{"prompt": "a\u2028b\x85c"}\n')
+    assert result.exit_code == UNREACHABLE, result.stderr
+
+
 def test_a_setting_that_is_no_number_is_named():
     result = invoke("topics", "list", env={"PENSTOCK_INGEST_GRPC_PORT": "many"})
     assert result.exit_code == FAILED

@@ -165,6 +165,14 @@ def test_cached_tokens_have_a_price_of_their_own():
     assert price_by(PriceTable.parse(table))(answer) == Decimal("0.0000020")
 
 
+def test_a_ticket_may_hold_what_ends_lines_elsewhere():
+    line = json.dumps(
+        {"ticket_id": "T", "text": "a\u2028b\x85c", "expected": {}}, ensure_ascii=False
+    )
+    (ticket,) = load_tickets(f"{line}\r\n")
+    assert ticket.text == "a\u2028b\x85c"
+
+
 def test_a_missing_and_a_doubled_ledger_line_are_seen():
     for lines in (3, 5):
         found = failing(tally(map(response, TICKETS)), ledger(lines))

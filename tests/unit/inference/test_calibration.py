@@ -100,6 +100,14 @@ def lines(path: Path, made: list[dict[str, object]]) -> str:
     return str(path)
 
 
+def test_a_text_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    texts = ["one\u2028line", "another\x85one"]
+    file.write_text("".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts))
+    offered = CliRunner().invoke(app, ["cache", "pairs", str(file)])
+    assert (json.loads(offered.stdout)["a"], json.loads(offered.stdout)["b"]) == (*texts[::-1],)
+
+
 def test_pairs_and_a_threshold_come_from_texts_with_answers(tmp_path: Path) -> None:
     texts = [dict(ticket) for ticket, _ in stream(1200, retyped=0.5, near=0, seed=4)]
     file = lines(tmp_path / "texts.jsonl", texts)

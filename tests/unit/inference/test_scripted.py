@@ -147,8 +147,9 @@ async def test_recorded_answers_are_given_again(tmp_path: Path, stream: bool) ->
         {"prompt": "what is it", "answer": '{"it": "a lock"}', "adapted": "a weir"},
         {"prompt": "who", "answer": "me"},
         {"prompt": "why", "answer": ""},
+        {"prompt": "one\u2028line", "answer": "yes\x85"},
     ]
-    file.write_text("\n".join(map(json.dumps, lines)))
+    file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
     engine = engine_of(recording=Recording(file))
     asked = partial(completed, engine, stream=stream)
     turns = (Message("user", "who"), Message("assistant", "?"), Message("user", "what is it"))
@@ -157,6 +158,7 @@ async def test_recorded_answers_are_given_again(tmp_path: Path, stream: bool) ->
     assert (await asked(adapter="v1")).text == "a weir"
     assert (await asked(prompt="who", adapter="v1")).text == "me"
     assert (await asked(prompt="why")).completion_tokens == 0
+    assert (await asked(prompt="one\u2028line")).text == "yes\x85"
     cut = await asked(max_tokens=2)
     assert (cut.text, cut.finish, cut.completion_tokens) == ('{"it": "a', Finish.LENGTH, 2)
     assert (await asked(prompt="other")).text == (await completed(engine_of(), prompt="other")).text

@@ -137,6 +137,13 @@ def test_the_command_line_writes_what_the_functions_give(tmp_path, capsys, base)
     assert capsys.readouterr().out == "".join(triage.write_jsonl(base[:3]))
 
 
+def test_a_ticket_that_holds_what_ends_lines_elsewhere_is_read_whole(tmp_path, base):
+    ticket = {**base[0], "text": "a\u2028b\x85c"}
+    path = tmp_path / "some.jsonl"
+    path.write_text("".join(triage.write_jsonl([ticket])), encoding="utf-8")
+    assert triage.read_jsonl(path) == [ticket]
+
+
 @pytest.mark.parametrize("mix", ["nonsense", "bug=0", "bug=x", "parking=1"])
 def test_a_mix_that_means_nothing_is_refused_with_what_is_known(mix, capsys):
     with pytest.raises(SystemExit):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 from penstock.cli.run import CliError
+from penstock.jsonlines import split_lines
 from penstock.pricing import UnknownPrice, add, plain
 from penstock.v1 import admitted_pb2, cost_service_pb2, request_pb2, response_pb2
 
@@ -80,7 +81,7 @@ def load_tickets(text: str, limit: int | None = None) -> list[Ticket]:
         CliError: A line is no ticket, or there is none, or an id comes twice.
     """
     tickets: list[Ticket] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if limit is not None and len(tickets) == limit:
             break
         try:

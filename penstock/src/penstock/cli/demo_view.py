@@ -11,6 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from penstock.cli.demo_tally import Claim, Numbers
 
@@ -68,8 +69,8 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     """The claims with a mark for each."""
     table = Table("", "claim", "found")
     for claim in claims:
-        mark = "[bold green]✔[/]" if claim.holds else "[bold red]✘[/]"
-        table.add_row(mark, claim.name, claim.found.replace("[", r"\["))
+        mark = Text("✔", "bold green") if claim.holds else Text("✘", "bold red")
+        table.add_row(mark, Text(claim.name), Text(claim.found))
     return table
 
 

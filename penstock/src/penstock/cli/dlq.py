@@ -61,7 +61,8 @@ def list_(
             out.print(letters_table(letters, shelf))
         hidden = len(shelf.letters) - len(letters)
         more = f", {hidden} older not shown (--limit)" if hidden else ""
-        err.print(f"{len(shelf.letters)} letters{more}")
+        found = len(shelf.letters)
+        err.print(f"{found} letter{'s' * (found != 1)}{more}")
 
     run(body)
 
@@ -85,7 +86,7 @@ def show(
         described["key"] = _text(letter.record.key)
         described["headers"] = {n: _text(v) for n, v in original_headers(letter.record.headers)}
         console = err if value else out
-        console.print(jsonlib.dumps(described, indent=2, ensure_ascii=False), markup=False)
+        console.print(jsonlib.dumps(described, indent=2, ensure_ascii=False))
         if value:
             sys.stdout.buffer.write(letter.record.value or b"")
             sys.stdout.buffer.flush()
@@ -207,7 +208,7 @@ def _plans(
             replays.append(_plan(settings, shelf, each, timeout_s))
         except CliError as error:
             refused += 1
-            err.print(f"passed over: {error}", markup=False)
+            err.print(f"passed over: {error}")
     if before:
         err.print(f"{before} were replayed before (--again replays them once more)")
     if not replays:

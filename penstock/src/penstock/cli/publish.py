@@ -16,6 +16,7 @@ from penstock.cli.run import CliError, err, read_text, run
 from penstock.cli.settings import CliSettings
 from penstock.codec import decode, encode, to_json
 from penstock.errors import InvalidRequest
+from penstock.jsonlines import split_lines
 from penstock.kafka.reader import Start
 from penstock.records import Outgoing, Record
 from penstock.v1 import request_pb2, response_pb2
@@ -60,7 +61,7 @@ def publish(
         batch = (
             [requests.build(messages=message or (), prompt=prompt, model=model)]
             if file is None
-            else list(requests.from_lines(read_text(file).splitlines()))
+            else list(requests.from_lines(split_lines(read_text(file))))
         )
         for request in batch:
             complete(request, tenant=tenant, key=key, named=wait)

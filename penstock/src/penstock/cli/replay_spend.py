@@ -64,7 +64,7 @@ async def spend_of(settings: CliSettings, tally: Tally) -> Cost:
     if booked < lines:
         return Cost(plain(usd), f"so far: {booked} of {lines} lines are booked")
     other = f", with {booked - lines} replays of other runs" if booked > lines else ""
-    return Cost(plain(usd), f"{lines} lines{other}")
+    return Cost(plain(usd), f"{lines} line{'s' * (lines != 1)}{other}")
 
 
 async def _ask(

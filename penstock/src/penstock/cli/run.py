@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from penstock.cli.settings import CliSettings
 from penstock.errors import PenstockError
@@ -24,8 +25,9 @@ FAILED = 1  # the command did its work and the answer is no
 UNREACHABLE = 3  # a part of the stack did not answer
 
 # Results go to standard output and everything else to standard error, so that pipes stay clean.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What they show was written by people: `[/ops]` and `:ok:` stay as they are. Style comes by Text.
+out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class CliError(Exception):
@@ -53,7 +55,7 @@ def run(body: Callable[[CliSettings], Coroutine[Any, Any, None]]) -> None:
         if failure is None:
             raise
         message, code = failure
-        err.print(f"[bold red]error:[/] {_escape(message)}")
+        err.print(Text("error:", style="bold red"), message)
         raise typer.Exit(code) from None
 
 
@@ -95,7 +97,3 @@ def _rpc(error: grpc.aio.AioRpcError) -> tuple[str, int]:
     found = error_of(error)
     field = f"{found.field}: " if found.field else ""
     return f"{error.code().name}: {field}{found.message}", FAILED
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from penstock.cli import topics_reference
 from penstock.cli.run import CliError, err, out, run
@@ -30,7 +31,7 @@ def list_() -> None:
             seen = observed.get(topic.full_name(settings.topic_prefix))
             table.add_row(
                 topic.full_name(settings.topic_prefix),
-                str(seen.partitions) if seen else "[red]not there[/]",
+                str(seen.partitions) if seen else Text("not there", style="red"),
                 topics_reference.retention(topic),
                 "compact" if topic.compacted else "delete",
                 topic.key,

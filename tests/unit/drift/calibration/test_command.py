@@ -65,6 +65,13 @@ def test_says_what_to_do_instead(quiet: str, arguments: list[str], message: str)
     assert message in found.stderr.replace("\n", " ")
 
 
+def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
+    path = tmp_path / "few.txt"
+    path.write_text('{"value": 0, "note": "a\u2028b\x85c"}\n\n1\n', encoding="utf-8")
+    found = run.invoke(app, [*ARGUMENTS, "--from-file", str(path)])
+    assert "2500 values" in found.stderr
+
+
 def test_too_few_values_say_how_many_are_needed(tmp_path: Path) -> None:
     path = tmp_path / "few.txt"
     path.write_text("0\n1\n")

@@ -18,7 +18,7 @@ from tests.unit.retrain.dataset.test_select_dataset import said
 
 
 def invoke(*arguments: str | Path, stdin: str | None = None) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments], input=stdin)
+    return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
 
 
 def lines(count: int) -> str:

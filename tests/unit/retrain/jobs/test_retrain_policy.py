@@ -95,7 +95,7 @@ def past(
             [past(3601, opened_s=4000, kind="manual")],
             None,
         ),
-        ("budget: {jobs_per_day: 1}", [past(3601, opened_s=4000)], "1 jobs within a day"),
+        ("budget: {jobs_per_day: 1}", [past(3601, opened_s=4000)], "1 job within a day"),
         ("budget: {jobs_per_day: 1}", [past(90_000, opened_s=90_100)], None),
         ("budget: {jobs_per_day: 0}", [], "0 jobs within a day"),
         ("budget: {compute_s_per_day: 60}", [past(3601, opened_s=4000)], "used 60 s"),

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from penstock.cli.log import read_all, require_topic
 from penstock.cli.run import CliError, err, read_text, run
 from penstock.cli.settings import CliSettings
+from penstock.jsonlines import split_lines
 from penstock.records import Record
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _names(text: str) -> list[str]:
 
 
 def _values(text: str) -> Iterator[tuple[Value, int]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:

@@ -96,8 +96,9 @@ async def _replayed(settings: CliSettings) -> list[drift_pb2.DriftEvent]:
         pass
     if cut:
         err.print(
-            f"[yellow]the beginning of {len(cut)} partitions is no longer kept: baselines are "
-            "measured from what is left, and events may differ from those of the time[/]"
+            f"the beginning of {len(cut)} partitions is no longer kept: baselines are measured "
+            "from what is left, and events may differ from those of the time",
+            style="yellow",
         )
     err.print(f"folded {found.observations} observations of {partitions} partitions")
     return [event_to_wire(event) for event in found.events]

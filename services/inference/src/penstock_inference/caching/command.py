@@ -16,6 +16,7 @@ from rich.table import Table
 
 from penstock.cli.run import CliError, err, out, read_text, run
 from penstock.cli.settings import CliSettings
+from penstock.jsonlines import split_lines
 
 __all__ = ["app"]
 
@@ -88,7 +89,7 @@ def calibrate(
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from penstock.jsonlines import split_lines
 from penstock_inference.engines.generation import Generation
 
 __all__ = ["Recording", "RecordingError"]
@@ -37,7 +38,7 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self._answers: dict[str, tuple[str, str]] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = split_lines(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise RecordingError(f"{path} cannot be read: {error}") from error
         for number, line in enumerate(lines, 1):

@@ -85,7 +85,7 @@ def run_(
         except (GateError, OSError) as error:
             raise CliError(str(error)) from error
         _print(made)
-        out.print(f"\n{made.verdict}; {folder / PAGE}", markup=False)
+        out.print(f"\n{made.verdict}; {folder / PAGE}")
         if not made.passed:
             raise typer.Exit(1)
 
@@ -141,7 +141,7 @@ class _Progress:
         tenth = 10 * done // max(of, 1)
         if tenth != self._told:
             self._told = tenth
-            err.print(f"{suite}: {done} of {of} answers", markup=False)
+            err.print(f"{suite}: {done} of {of} answers")
 
 
 def _print(made: GateReport) -> None:
@@ -165,8 +165,8 @@ def _print(made: GateReport) -> None:
     out.print(table)
     for row in made.rows:
         if row.reason:
-            out.print(f"{row.slice}, {row.rule}: {row.reason}", markup=False)
+            out.print(f"{row.slice}, {row.rule}: {row.reason}")
         if row.verdict == "fail":
-            out.print(f"{row.slice}, {row.rule}: not so, as in", markup=False)
+            out.print(f"{row.slice}, {row.rule}: not so, as in")
         for worst in row.worst if row.verdict == "fail" else ():
-            out.print(f"  {worst.id}: {worst.answered[:120]!r}", markup=False)
+            out.print(f"  {worst.id}: {worst.answered[:120]!r}")

@@ -73,7 +73,7 @@ def show(job: JobId, as_lines: options.Json = False) -> None:
             typer.echo(to_json(found))
             return
         for line in views.job_lines(found, history.transitions):
-            out.print(line, markup=False)
+            out.print(line)
 
     run(body)
 
@@ -93,7 +93,7 @@ def watch(job: JobId, as_lines: options.Json = False) -> None:
                 if as_lines:
                     typer.echo(to_json(update))
                 else:
-                    out.print(views.update_line(update), markup=False)
+                    out.print(views.update_line(update))
         if last not in _GOOD:
             raise CliError(f"{job} is {views.state_name(last)}; see: penstock jobs show {job}")
 
@@ -132,7 +132,7 @@ def start(
             if not wait:
                 return
             async for update in stub.WatchJob(pb.WatchJobRequest(job_id=made.job_id)):
-                out.print(views.update_line(update), markup=False)
+                out.print(views.update_line(update))
 
     run(body)
 

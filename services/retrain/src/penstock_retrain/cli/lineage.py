@@ -50,7 +50,7 @@ def lineage(
             typer.echo(to_json(found))
         else:
             for line in views.lineage_lines(found):
-                out.print(line, markup=False)
+                out.print(line)
 
     run(body)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from penstock.cli.run import CliError, out, run
 from penstock.cli.settings import CliSettings
@@ -188,16 +187,15 @@ def _told(
 
 
 def _print(dataset: Dataset) -> None:
-    head = Table.grid(padding=(0, 2))
-    head.add_row("digest", dataset.digest)
-    for split, count in dataset.splits.items():
-        head.add_row(split.value, str(count))
-    for name, count in sorted(dataset.counts.items()):
-        head.add_row(name, str(count))
-    for reason, count in dataset.left_out.items():
-        head.add_row(f"left out: {reason}", str(count))
-    for source, (first, last) in sorted(dataset.sources.items()):
-        head.add_row(str(source), f"{first} to {last}")
-    for name, version in dataset.code.items():
-        head.add_row(name, version)
-    out.print(head)
+    facts = [
+        ("digest", dataset.digest),
+        *((split.value, count) for split, count in dataset.splits.items()),
+        *sorted(dataset.counts.items()),
+        *((f"left out: {reason}", count) for reason, count in dataset.left_out.items()),
+        *((str(s), f"{first} to {last}") for s, (first, last) in sorted(dataset.sources.items())),
+        *dataset.code.items(),
+    ]
+    width = max(len(name) for name, _ in facts)
+    # Lines, since a table would cut a digest short where nothing is as wide as that.
+    for name, fact in facts:
+        out.print(f"{name:<{width}}  {fact}")

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from penstock.jsonlines import split_lines
 from penstock_retrain.dataset.rows import Message
 from penstock_retrain.gates.errors import SuiteError
 from penstock_retrain.gates.examples import Example
@@ -125,12 +126,9 @@ def _of_dataset(path: Path, source: Source) -> list[Example]:
 
 
 def _of_lines(path: Path, source: Source) -> list[Example]:
-    # By line ends alone: JSON may have other separators within its texts.
-    text = _text(path)
-    lines = text.removesuffix("\n").split("\n") if text else []
     faults: list[str] = []
     found: dict[str, Example] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(split_lines(_text(path)), start=1):
         if source.count is not None and len(found) >= source.count:
             break
         try:

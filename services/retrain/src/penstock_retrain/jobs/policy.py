@@ -198,7 +198,8 @@ def refusal(policy: Policy, ask: Ask, past: Sequence[PastJob], now_us: int) -> s
         job for job in past if job.kind is CauseKind.INCIDENT and now_us - job.created_us < DAY_US
     ]
     if len(lately) >= budget.jobs_per_day:
-        return f"{len(lately)} jobs within a day; the budget is {budget.jobs_per_day}"
+        jobs = f"{len(lately)} job{'s' * (len(lately) != 1)}"
+        return f"{jobs} within a day; the budget is {budget.jobs_per_day}"
     used_s = sum(job.compute_s for job in lately)
     if used_s >= budget.compute_s_per_day:
         return f"jobs used {used_s:.0f} s within a day; the budget is {budget.compute_s_per_day:g}"
