@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 
 import pytest
 import typer
+from rich.table import Table
 
 from penstock.cli import measures, routes
 from penstock.cli.consumers import standings_table
@@ -14,7 +16,7 @@ from penstock.cli.demo_view import claims_table
 from penstock.cli.dlq import letters_table
 from penstock.cli.letters import Shelf
 from penstock.cli.replay import report_table
-from penstock.cli.run import CliError, err, out, run
+from penstock.cli.run import CliError, err, make_console, out, run
 from penstock.cli.settings import CliSettings
 from penstock.cli.spend import spend_table
 from penstock.kafka.dlq import Letter
@@ -91,3 +93,17 @@ def test_an_error_shows_what_is_written(message, capsys):
     with pytest.raises(typer.Exit):
         run(body)
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_only_a_terminal_cuts_what_a_table_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = "ab7443d0fbd05ec6" * 10
+    table = Table("digest", "file")
+    table.add_row(digest, digest)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    for columns, whole in ((None, True), ("80", False)):
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        console = make_console(io.StringIO())
+        with console.capture() as captured:
+            console.print(table)
+        assert (digest in captured.get()) is whole

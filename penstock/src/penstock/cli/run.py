@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import grpc
 import typer
@@ -19,15 +20,33 @@ from penstock.kafka.ports import LogError
 from penstock.rpc.errors import error_of
 from penstock.settings import SettingsError
 
-__all__ = ["FAILED", "UNREACHABLE", "CliError", "err", "out", "read_text", "run"]
+__all__ = ["FAILED", "UNREACHABLE", "CliError", "err", "make_console", "out", "read_text", "run"]
 
 FAILED = 1  # the command did its work and the answer is no
 UNREACHABLE = 3  # a part of the stack did not answer
 
+WIDE = 10_000  # columns: more than any table has
+
+
+def make_console(stream: TextIO, *, stderr: bool = False) -> Console:
+    """What people wrote stays as it is, `[/ops]` and `:ok:` too: style comes by Text.
+
+    Only a terminal's width cuts a table's cells; what is piped or kept has them whole.
+    """
+    cut = stream.isatty() or "COLUMNS" in os.environ
+    return Console(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+        width=None if cut else WIDE,
+    )
+
+
 # Results go to standard output and everything else to standard error, so that pipes stay clean.
-# What they show was written by people: `[/ops]` and `:ok:` stay as they are. Style comes by Text.
-out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
-err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+out = make_console(sys.stdout)
+err = make_console(sys.stderr, stderr=True)
 
 
 class CliError(Exception):
