@@ -49,7 +49,9 @@ __all__ = [
     "plain",
 ]
 
-# A token count has 10 digits and a price about 12 places: sums of 10^30 such lines still fit.
+# A token count has 10 digits: sums of 10^14 lines fit, to the last decimal of the highest price.
+MAX_PRICE = 1_000_000
+MAX_DECIMALS = 30
 EXACT = Context(prec=60, traps=[DivisionByZero, Inexact, InvalidOperation, Overflow])
 
 INPUT, OUTPUT = "input_cost_per_token", "output_cost_per_token"
@@ -302,6 +304,12 @@ def _amount(model: str, fields: Mapping[str, Any], name: str) -> Decimal:
     value = fields.get(name)
     if not isinstance(value, Decimal) or not value.is_finite() or value < 0:
         raise PriceTableError(f"{model}: {name} must be a number of at least 0, not {value!r}")
+    exponent = value.as_tuple().exponent
+    if value > MAX_PRICE or (isinstance(exponent, int) and exponent < -MAX_DECIMALS):
+        raise PriceTableError(
+            f"{model}: {name} must be USD per token, at most {MAX_PRICE} and with at most "
+            f"{MAX_DECIMALS} decimals, not {value}"
+        )
     return value
 
 

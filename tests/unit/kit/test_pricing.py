@@ -117,6 +117,14 @@ def test_a_time_before_the_first_version_has_no_price() -> None:
         ),
         (f'{{{ONES}, "input_cost_per_token": 2}}', "m: 'input_cost_per_token' is there twice"),
         (f'{{{ONES}}}, "m": {{{ONES}}}', "the price table: 'm' is there twice"),
+        (
+            '{"input_cost_per_token": 1e-31, "output_cost_per_token": 1}',
+            "m: input_cost_per_token must be .* at most 30 decimals",
+        ),
+        (
+            '{"input_cost_per_token": 1, "output_cost_per_token": 1e9999}',
+            "m: output_cost_per_token must be .* at most 1000000",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_right_is_refused(entry: str, message: str) -> None:
