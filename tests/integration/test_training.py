@@ -227,7 +227,7 @@ class Place:
     def driver(self) -> psutil.Process | None:
         children = psutil.Process().children()
         return next(
-            (c for c in children if "penstock_retrain.training.driver" in c.cmdline()), None
+            (c for c in children if "penstock_retrain.training.driver" in _command(c)), None
         )
 
     def step(self) -> int:
@@ -237,6 +237,14 @@ class Place:
     def begun_from(self) -> list[int]:
         lines = [json.loads(line) for line in self.run.progress.read_text().splitlines()]
         return [each["step"] for each in lines if each["message"].startswith("training from step")]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    # One of another test's children may have ended, and nobody has asked how.
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 async def until(condition: Callable[[], object], task: asyncio.Task[Any] | None = None) -> None:
