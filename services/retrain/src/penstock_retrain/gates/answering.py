@@ -209,3 +209,6 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
+    # asyncio gives a process's pipes back only once their end is read.
+    assert process.stdout is not None
+    await process.stdout.read()
