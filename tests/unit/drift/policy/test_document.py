@@ -136,6 +136,43 @@ def test_a_later_rule_wins_field_by_field() -> None:
     assert policy.severity(Kind.OPERATIONAL, "cost") is Severity.PAGE
 
 
+def test_rules_that_meet_at_a_signal_make_one_that_can_be_watched() -> None:
+    # Each pattern is sound, and neither matches the other; `latency` is in both.
+    policy = parse_policy(
+        "signals:\n"
+        "  'lat*': {detectors: [adwin], thresholds: {adwin: 0.01}, block: 20}\n"
+        "  '*ncy': {detectors: [seed], baseline_observations: 200}\n"
+    )
+    met = policy.for_signal("latency")
+    assert (met.detectors, met.thresholds) == (("seed",), {})
+    assert (met.block, met.baseline_observations) == (20, 2000)
+
+
+_RULES = st.fixed_dictionaries(
+    {},
+    optional={
+        "block": st.integers(1, 30),
+        "baseline_observations": st.integers(100, 4000),
+        "detectors": st.lists(st.sampled_from(["adwin", "seed"]), unique=True),
+        "thresholds": st.dictionaries(st.sampled_from(["adwin", "seed"]), st.just(0.01)),
+    },
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["*", "a*", "*b", "*c*", "a?b", "ab"]), _RULES, max_size=4),
+    st.text("abc", min_size=1, max_size=4),
+)
+def test_whatever_policy_is_accepted_every_signal_has_its_own(
+    rules: dict[str, dict[str, object]], name: str
+) -> None:
+    with contextlib.suppress(ValueError):
+        policy = Policy.model_validate({"signals": rules})
+        met = policy.for_signal(name)
+        assert met.baseline_observations >= 100 * met.block
+        assert set(met.thresholds) <= set(met.detectors)
+
+
 @pytest.mark.parametrize(
     ("finding", "action"),
     [

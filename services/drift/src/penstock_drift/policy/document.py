@@ -243,7 +243,7 @@ class Policy(Strict):
     def _sound_rules(cls, rules: Mapping[str, SignalRule]) -> Mapping[str, SignalRule]:
         for pattern in rules:
             try:
-                chosen = _resolved(rules, pattern)
+                chosen = SignalPolicy.model_validate(_said(rules, pattern))
             except ValidationError as error:
                 reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
                 raise ValueError(f"{pattern}: {reason}") from None
@@ -257,8 +257,20 @@ class Policy(Strict):
         return rules
 
     def for_signal(self, name: str) -> SignalPolicy:
-        """How a signal is watched."""
-        return _resolved(self.signals, name)
+        """How a signal is watched.
+
+        Rules that are sound each may meet at a signal that neither names. There a threshold has no
+        effect without its detector, and a baseline has as many blocks as each rule has to have.
+        """
+        said = _said(self.signals, name)
+        dials, detectors = said.get("thresholds", {}), said.get("detectors", ())
+        met = SignalPolicy.model_validate(
+            said | {"thresholds": {each: dials[each] for each in dials if each in detectors}}
+        )
+        least = MIN_BLOCKS * met.block
+        if met.baseline_observations >= least:
+            return met
+        return met.model_copy(update={"baseline_observations": least})
 
     def severity(self, kind: Kind, signal: str) -> Severity:
         """How urgent a change of a signal is."""
@@ -307,13 +319,14 @@ def default_document() -> str:
     return (resources.files(__package__) / "default_policy.yaml").read_text(encoding="utf-8")
 
 
-def _resolved(rules: Mapping[str, SignalRule], name: str) -> SignalPolicy:
+def _said(rules: Mapping[str, SignalRule], name: str) -> dict[str, Any]:
+    """All that rules say of a signal, the later ones last."""
     said: dict[str, Any] = {}
     for pattern, rule in rules.items():
         # A pattern matches itself, so that every rule can be tried on its own.
         if pattern == name or fnmatch.fnmatchcase(name, pattern):
             said |= rule.model_dump(exclude_none=True)
-    return SignalPolicy.model_validate(said)
+    return said
 
 
 def _answers(remedy: Remedy, finding: Finding) -> bool:
