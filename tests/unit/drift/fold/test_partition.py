@@ -65,6 +65,26 @@ def test_what_is_late_or_far_ahead_is_counted_and_passed_over() -> None:
     assert [each.late for each in told] == [0, 1]
 
 
+def test_what_is_far_ahead_waits_for_nobody_after_a_restart_either() -> None:
+    log = [
+        tick(5000),
+        observation(1, 5500, 1.0),
+        observation(2, 5001 + AHEAD_MS, 1.0),
+        observation(3, 5600, 1.0),
+    ]
+    fold, _ = fold_of(*log)
+    snapshot = fold.snapshot()
+    again = PartitionFold(0, 1, BANK, *fold_state(laid_over(fold_records(snapshot))))
+    for offset, record in enumerate([PolicyChange(1, POLICY), *log]):
+        if offset >= snapshot.resume_offset:
+            again.apply(record, offset)
+    assert (fold.buffered, again.buffered) == (2, 2)
+    for each in (fold, again):
+        each.apply(tick(6000), 5)
+        # Nothing holds the position back.
+        assert (each.buffered, each.snapshot().resume_offset) == (0, 6)
+
+
 def test_too_much_waiting_closes_the_oldest_tick() -> None:
     records = [observation(n, 500 + n * 10, 1.0) for n in range(1001)]
     fold, told = fold_of(*records)

@@ -189,7 +189,7 @@ class PartitionFold:
         self._seen_to = offset + 1
         if offset < self._offset:
             # Its effect is in the snapshot, but for what waited then.
-            if isinstance(record, Observation) and record.time_ms >= self._closed_ms:
+            if isinstance(record, Observation) and self._may_wait(record):
                 self._wait(record, offset)
             return []
         self._offset = offset + 1
@@ -236,7 +236,7 @@ class PartitionFold:
             self._counted.late += 1
             self._late += 1
             return []
-        if self._closed_ms and observation.time_ms > self._closed_ms + AHEAD_MS:
+        if self._is_ahead(observation):
             self._counted.ahead += 1
             return []
         self._wait(observation, offset)
@@ -245,6 +245,12 @@ class PartitionFold:
             self._counted.forced += 1
             told += self._close_until(min(self._buckets))
         return told
+
+    def _may_wait(self, observation: Observation) -> bool:
+        return observation.time_ms >= self._closed_ms and not self._is_ahead(observation)
+
+    def _is_ahead(self, observation: Observation) -> bool:
+        return bool(self._closed_ms) and observation.time_ms > self._closed_ms + AHEAD_MS
 
     def _wait(self, observation: Observation, offset: int) -> None:
         end = tick_end(observation.time_ms, self._policy)
