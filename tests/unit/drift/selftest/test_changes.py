@@ -100,6 +100,22 @@ def test_a_finding_where_nothing_changed_is_false_once() -> None:
     assert test.heard("latency", stands=True, found_ms=0) is not None
 
 
+def test_a_finding_that_comes_after_its_change_was_missed_is_not_false() -> None:
+    test = fresh()
+    made(test, FIRST / 20 + 1)
+    late_ms = START_MS + 1_000_000
+    test.due(late_ms)
+    missed = test.look(late_ms)
+    assert missed is not None
+    assert missed.result is Result.MISSED
+    # The judge stood still, and tells it now: of a tick at which the change was there.
+    assert test.heard("refusal", stands=True, found_ms=late_ms - 60_000) is None
+    assert test.heard("refusal", stands=False, found_ms=late_ms + 60_000) is None
+    again = test.heard("refusal", stands=True, found_ms=late_ms + 60_000)
+    assert again is not None
+    assert again.result is Result.FALSE
+
+
 def test_a_signal_does_not_change_again_before_its_finding_has_ended() -> None:
     policy = parse_policy(
         "self_test: {quiet_observations: 500}\nsignals: {latency: {enabled: false}}"

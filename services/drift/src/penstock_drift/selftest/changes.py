@@ -117,6 +117,8 @@ class SelfTest:
         self._quiet_from = 0
         # Signals whose last finding has not ended: they can show no second one yet.
         self._standing: set[str] = set()
+        # By signal, the newest tick that may still show its last missed change.
+        self._missed: dict[str, int] = {}
 
     @property
     def signals(self) -> frozenset[str]:
@@ -159,14 +161,17 @@ class SelfTest:
             values, expected = self._made - self._onset[1], self.expected
             self._rest()
             return Verdict(signal, Result.FOUND, values, expected)
-        # A finding that comes back before it has ended is the same one.
-        return None if again else Verdict(signal, Result.FALSE, 0, 0)
+        # A finding that comes back before it has ended is the same one, and one that comes after
+        # its change was given up was told as missed.
+        late = signal in self._missed and found_ms <= self._missed[signal]
+        return None if again or late else Verdict(signal, Result.FALSE, 0, 0)
 
     def look(self, now_ms: int) -> Verdict | None:
         """The verdict on a change that is overdue."""
         if self._onset is None or now_ms < self._onset[0] + self._patience_ms():
             return None
         verdict = Verdict(self.changing, Result.MISSED, self._made - self._onset[1], self.expected)
+        self._missed[self.changing] = now_ms + self._ticks_ms()
         self._rest()
         return verdict
 
@@ -183,10 +188,13 @@ class SelfTest:
         return math.ceil(self._policy.self_test.patience * threshold / nats)
 
     def _patience_ms(self) -> int:
+        values_s = self.expected / self._policy.self_test.rate_per_s
+        return self._ticks_ms() + round(values_s * 1000) + SLACK_MS
+
+    def _ticks_ms(self) -> int:
+        """How long after a value the tick may be at which it makes a finding."""
         policy = self._policy
-        ticks_s = (policy.hysteresis_ticks + 1) * policy.tick_s + policy.lateness_s
-        values_s = self.expected / policy.self_test.rate_per_s
-        return round((ticks_s + values_s) * 1000) + SLACK_MS
+        return round(((policy.hysteresis_ticks + 1) * policy.tick_s + policy.lateness_s) * 1000)
 
     def _turn(self, at_ms: int) -> None:
         if self._onset is not None:
