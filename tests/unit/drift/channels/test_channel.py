@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -222,6 +223,16 @@ def test_a_state_of_other_detectors_begins_a_new_baseline() -> None:
     again = SignalChannel.from_state(declaration, Watch(), former)
     assert again.warming
     assert again.evidence().baseline == 2
+
+
+def test_a_state_of_another_measure_begins_a_new_baseline() -> None:
+    declaration, draw_value = CASES[0]
+    state = run(SignalChannel(declaration, Watch()), draw_value, 2500, 0).state()
+    other = dataclasses.replace(declaration, measure=2)
+    again = SignalChannel.from_state(other, Watch(), state)
+    assert (again.warming, again.evidence().baseline) == (True, 2)
+    kept = SignalChannel.from_state(other, Watch(), again.state())
+    assert kept.evidence().baseline == 2
 
 
 def test_a_season_is_no_change() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.personal_data import has_personal_data
+from penstock.personal_data import PERSONAL_DATA_VERSION, has_personal_data
+from penstock_drift.signals.catalogue import CATALOGUE
 from penstock_drift.signals.facts import Answer, Facts
 from penstock_drift.signals.packs import pack
 
@@ -76,3 +77,13 @@ def test_no_match_lacks_the_words_that_it_is_said_to_need(name: str) -> None:
         for pattern in pack(name).patterns:
             if pattern.expression.search(text):
                 assert not pattern.needs.isdisjoint(words), (text, pattern.expression.pattern)
+
+
+def test_signals_say_which_version_of_the_patterns_they_are_hits_of() -> None:
+    versions = {name: each.measure for name, each in CATALOGUE.items()}
+    assert versions["pii"] == versions["pii_prompt"] == PERSONAL_DATA_VERSION
+    assert versions["toxicity"] == versions["toxicity_prompt"] == pack("toxic").version
+    assert (versions["refusal"], versions["injection"]) == (
+        pack("refusal").version,
+        pack("injection").version,
+    )

@@ -355,7 +355,9 @@ class SignalChannel:
         parts = (declared.type.value, declared.transform.value, declared.higher_is_worse)
         season = "none" if watch.season == "none" else f"{watch.season}.{SEASONAL_FORM}"
         baseline = (watch.baseline_observations, season, watch.season_periods, watch.block)
-        return "/".join(map(str, (FORM, *parts, *baseline)))
+        # The first is not named: states of before there were others say none.
+        measure = (f"measure {declared.measure}",) if declared.measure > 1 else ()
+        return "/".join(map(str, (FORM, *parts, *baseline, *measure)))
 
 
 def lane_of(declaration: Declaration, watch: Watch) -> Lane:

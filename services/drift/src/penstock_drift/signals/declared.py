@@ -54,6 +54,8 @@ class Declaration:
         origin: What it needs.
         higher_is_worse: None where neither direction is worse.
         size: Bins of counts, dimensions of a vector; 0 of other types.
+        measure: Version of the patterns that its values are hits of: rises where they are measured
+            otherwise, and a baseline of another one is measured anew.
         draw: Computes it. Pure, bounded in time whatever the text, and never raises for what a
             text holds.
     """
@@ -67,4 +69,5 @@ class Declaration:
     origin: Origin = Origin.RESPONSE
     higher_is_worse: bool | None = None
     size: int = 0
+    measure: int = 1
     draw: Draw = dataclasses.field(default=_nothing, compare=False, repr=False)

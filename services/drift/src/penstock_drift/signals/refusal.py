@@ -18,6 +18,7 @@ def refusal(facts: Facts) -> float | None:
 SIGNALS = (
     # More of them is a nuisance and fewer may be a hole: neither direction is the worse one.
     Declaration(
-        "refusal", SignalType.BINARY, Kind.OUTPUT, "Answers that decline.", draw=refusal
+        "refusal", SignalType.BINARY, Kind.OUTPUT, "Answers that decline.",
+        measure=pack("refusal").version, draw=refusal,
     ),
 )  # fmt: skip

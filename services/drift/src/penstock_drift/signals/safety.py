@@ -5,7 +5,7 @@ Hits of pattern packs: made to see a rate change, not to judge a single text.
 
 from __future__ import annotations
 
-from penstock.personal_data import has_personal_data
+from penstock.personal_data import PERSONAL_DATA_VERSION, has_personal_data
 from penstock_drift.records.values import Kind, SignalType
 from penstock_drift.signals.declared import Declaration, Origin
 from penstock_drift.signals.facts import MAX_TEXT, Facts
@@ -53,23 +53,24 @@ def injection(facts: Facts) -> float | None:
 SIGNALS = (
     Declaration(
         "pii", SignalType.BINARY, Kind.OUTPUT, "Answers with personal data in them.",
-        higher_is_worse=True, draw=pii,
+        higher_is_worse=True, measure=PERSONAL_DATA_VERSION, draw=pii,
     ),
     Declaration(
         "pii_prompt", SignalType.BINARY, Kind.INPUT, "Questions with personal data in them.",
-        origin=Origin.REQUEST, draw=pii_prompt,
+        origin=Origin.REQUEST, measure=PERSONAL_DATA_VERSION, draw=pii_prompt,
     ),
     Declaration(
         "toxicity", SignalType.BINARY, Kind.OUTPUT, "Answers with abuse in them.",
-        higher_is_worse=True, draw=toxicity,
+        higher_is_worse=True, measure=pack("toxic").version, draw=toxicity,
     ),
     Declaration(
         "toxicity_prompt", SignalType.BINARY, Kind.INPUT, "Questions with abuse in them.",
-        origin=Origin.REQUEST, draw=toxicity_prompt,
+        origin=Origin.REQUEST, measure=pack("toxic").version, draw=toxicity_prompt,
     ),
     Declaration(
         "injection", SignalType.BOUNDED, Kind.INPUT,
         "How much questions and passages look like instructions against the instructions.",
-        origin=Origin.REQUEST, higher_is_worse=True, draw=injection,
+        origin=Origin.REQUEST, higher_is_worse=True, measure=pack("injection").version,
+        draw=injection,
     ),
 )  # fmt: skip
