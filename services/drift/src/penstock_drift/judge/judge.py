@@ -180,18 +180,20 @@ class Judge:
             case = self._cases.get(watch)
             looks.append((watch, case.entry.evidence.baseline if case else None))
             self._keep(watch, dataclasses.replace(case, entry=entry) if case else Case(entry))
+        withdrawn = {watch for watch, case in self._cases.items() if self._withdrawn(case.entry)}
         values = {
             watch: case.entry.evidence.log_evidence
             for watch, case in self._cases.items()
-            if not self._withdrawn(case.entry)
+            if watch not in withdrawn
         }
         strong = _strong(values, self.armed, self._policy.alpha)
         for watch, baseline in looks:
             case = self._cases[watch]
-            look = self._look(case, watch in strong, baseline)
+            look = Look() if watch in withdrawn else self._look(case, watch in strong, baseline)
             channel = Channel.E_DETECTORS if watch in strong else Channel.CALIBRATED
             self._move(watch, step(case.standing, look, tick_ms, self._rules), channel, verdicts)
-        self._end_withdrawn(tick_ms, verdicts)
+        # A suspect one may be gone by now.
+        self._end(withdrawn & self._cases.keys(), "withdrawn", tick_ms, verdicts)
         self._tell(verdicts)
 
     def _let_pass(self, now_ms: int, verdicts: Verdicts) -> None:
@@ -226,10 +228,6 @@ class Judge:
             and entry.evidence.route_version_after < traffic.route_version
         )
 
-    def _end_withdrawn(self, now_ms: int, verdicts: Verdicts) -> None:
-        gone = [watch for watch, case in self._cases.items() if self._withdrawn(case.entry)]
-        self._end(gone, "withdrawn", now_ms, verdicts)
-
     def _watches(self, signal: str) -> bool:
         return self._policy.for_signal(signal).enabled
 
@@ -246,8 +244,6 @@ class Judge:
             self._move(watch, ended, None, verdicts, how=how)
 
     def _look(self, case: Case, strong: bool, baseline: int | None) -> Look:
-        if self._withdrawn(case.entry):
-            return Look()
         evidence = case.entry.evidence
         agreed = evidence.fired >= VOTES
         watched = self._policy.for_signal(evidence.signal)

@@ -118,7 +118,8 @@ class RemedyView:
 
     def account(self) -> Account:
         """The remedies so far, with those that are on their way."""
-        return self._on_log.and_then(each for alerts in self._alerts.values() for each in alerts)
+        waiting = [each for alerts in self._alerts.values() for each in alerts]
+        return self._on_log.and_then(waiting) if waiting else self._on_log
 
     def waits_for_route(self, model: str) -> bool:
         """Whether a route of a model is on its way."""
