@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from prometheus_client import REGISTRY
 
 from penstock.codec import decode
 from penstock.errors import InvalidRequest, Unavailable
@@ -190,6 +191,28 @@ async def test_partitions_dealt_anew_are_dropped_with_their_clients() -> None:
     assert agent.tenures.kept_to() == {}
     await agent.tenures.end()
     assert store.closed
+
+
+async def test_a_partition_that_went_elsewhere_is_shown_no_more() -> None:
+    log = Log()
+    agent = fold_agent(log)
+
+    def closed_s() -> float | None:
+        name = "penstock_drift_closed_until_seconds"
+        return REGISTRY.get_sample_value(name, {"partition": "0"})
+
+    await agent.handle(WORLD[:100])
+    assert closed_s() is not None
+    agent.dealt(())
+    assert closed_s() is None
+
+    async def lost_meanwhile(records: Sequence[Outgoing]) -> None:
+        log.written += records
+        agent.dealt(())
+
+    log.publish = lost_meanwhile  # type: ignore[method-assign]
+    await agent.handle(WORLD[:200])
+    assert closed_s() is None
 
 
 async def test_a_record_that_is_none_changes_nothing() -> None:

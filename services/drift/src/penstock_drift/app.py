@@ -144,7 +144,7 @@ class _Detection:
         return ConsumerWatch(turns.standing, ends, limit_s=STALLED_S)
 
     def _dealt(self, partitions: Collection[Partition]) -> None:
-        self._folds.tenures.dealt(partitions)
+        self._folds.dealt(partitions)
         self._judge.tenures.dealt(partitions)
 
     async def _partitions(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from penstock.codec import encode
 from penstock.kafka.ports import Publisher
@@ -71,6 +71,11 @@ class FoldAgent:
             topic_of("signals").full_name(topic_prefix), self._take
         )
 
+    def dealt(self, partitions: Collection[Partition]) -> None:
+        """Drops everything, and what is shown of it: partitions were dealt anew."""
+        self.tenures.dealt(partitions)
+        metrics.forget()
+
     async def handle(self, records: Sequence[Record]) -> None:
         """Returns when what the records closed is told; what was seen before does nothing.
 
@@ -100,7 +105,8 @@ class FoldAgent:
         told = await asyncio.to_thread(_applied, fold, records)
         if told:
             await self._publisher.publish([evidence_record(each, self._topic) for each in told])
-        metrics.show(tenure.partition.number, fold)
+        if not tenure.lost:
+            metrics.show(tenure.partition.number, fold)
         await self._keep(tenure, len(records))
 
     async def _keep(self, tenure: Tenure[PartitionFold], records: int) -> None:

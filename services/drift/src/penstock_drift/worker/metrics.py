@@ -8,7 +8,7 @@ from penstock.telemetry import logger
 from penstock_drift.fold.partition import PartitionFold
 from penstock_drift.judge.judge import Judge, Verdicts
 
-__all__ = ["SAVE_SECONDS", "show", "show_verdicts"]
+__all__ = ["SAVE_SECONDS", "forget", "show", "show_verdicts"]
 
 log = logger(__name__)
 
@@ -82,6 +82,12 @@ def show(partition: int, fold: PartitionFold) -> None:
     ARMED.labels(partition).set(fold.armed)
     WAITING.labels(partition).set(fold.buffered)
     CLOSED.labels(partition).set(fold.closed_ms / 1000)
+
+
+def forget() -> None:
+    """Shows no partition any more: what is not folded here does not stand still."""
+    for gauge in (KEYS, ARMED, WAITING, CLOSED):
+        gauge.clear()
 
 
 def show_verdicts(judge: Judge, verdicts: Verdicts) -> None:
