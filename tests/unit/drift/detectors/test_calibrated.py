@@ -8,6 +8,9 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from river.drift.adwin import ADWIN
 from river.drift.binary import DDM, HDDMW
 from river.drift.page_hinkley import PageHinkley
@@ -15,6 +18,7 @@ from river.drift.page_hinkley import PageHinkley
 from penstock_drift.detectors.calibrated import DIALS, make
 from penstock_drift.detectors.seed import Seed
 from penstock_drift.detectors.stepd import Stepd
+from penstock_drift.policy.document import SignalRule
 
 
 def shifted(seed: int, before: float, after: float, count: int = 1000) -> list[float]:
@@ -55,6 +59,21 @@ def test_fires_at_these_very_values(name: str, indices: list[int]) -> None:
     Those before 1,000 are false alarms: hence the calibration.
     """
     assert fired_at(make(name, None, True), shifted(9, 0, 1.5))[:3] == indices
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.sampled_from(sorted(DIALS)),
+    dial=st.one_of(st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False)),
+)
+def test_whatever_threshold_a_policy_may_have_a_detector_runs_at_it(name: str, dial: float) -> None:
+    try:
+        SignalRule.model_validate({"detectors": [name], "thresholds": {name: dial}})
+    except ValidationError:
+        return
+    detector = make(name, dial, True)
+    fired_at(detector, shifted(1, 0, 3, 100))
+    make(name, dial, True).restore(json.loads(json.dumps(detector.state(), allow_nan=False)))
 
 
 @pytest.mark.parametrize("name", DIALS)

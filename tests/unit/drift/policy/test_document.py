@@ -69,8 +69,16 @@ def test_what_a_document_leaves_out_is_as_in_the_default() -> None:
             "signals.x.detectors: a detector is there twice: remove one",
         ),
         (
-            "signals: {x: {thresholds: {adwin: 1}}}",
+            "signals: {x: {thresholds: {adwin: 0.1}}}",
             "signals: x: thresholds of adwin: name the detector in detectors",
+        ),
+        (
+            "signals: {x: {detectors: [kswin], thresholds: {kswin: 2}}}",
+            "signals.x.thresholds: kswin cannot be set to 2: write a number above 0 and below 1",
+        ),
+        (
+            "signals: {x: {detectors: [ddm], thresholds: {ddm: 0}}}",
+            "signals.x.thresholds: ddm cannot be set to 0: write a number above 0",
         ),
         (
             "signals: {'latency*': {block: 25}}",

@@ -62,6 +62,8 @@ DetectorName = Literal[
     "hddm_w",
 ]
 
+# Whose thresholds are in deviations; those of all others lie between 0 and 1.
+_IN_DEVIATIONS = ("page_hinkley", "ddm")
 
 # Blocks of a baseline, or values where they are not averaged. With 100 every type of signal finds a
 # change by two deviations of a block's mean within 100 blocks; with 50 scores take twice as long,
@@ -88,6 +90,18 @@ class _SignalFields(Strict):
         if names is not None and len(set(names)) < len(names):
             raise ValueError("a detector is there twice: remove one")
         return names
+
+    @field_validator("thresholds", mode="after", check_fields=False)
+    @classmethod
+    def _possible(cls, dials: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        for name, dial in (dials or {}).items():
+            share = name not in _IN_DEVIATIONS
+            if dial <= 0 or (share and dial >= 1):
+                raise ValueError(
+                    f"{name} cannot be set to {dial:g}: "
+                    f"write a number above 0{' and below 1' if share else ''}"
+                )
+        return dials
 
 
 class SignalPolicy(_SignalFields):
