@@ -18,7 +18,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from penstock_drift.fold.keys import Bank, KeyFold, KeySnapshot
-from penstock_drift.policy.document import Policy, PolicyError, parse_policy
+from penstock_drift.policy.document import Policy, PolicyError, kept_policy, parse_policy
 from penstock_drift.records.evidence import Entry, TickEvidence
 from penstock_drift.records.values import Item, Key, Observation, PolicyChange, Tick, Traffic
 
@@ -136,7 +136,7 @@ class PartitionFold:
         )
         self._told_ms, self._told_armed, self._late = found.told_ms, found.told_armed, found.late
         self._change = found.policy
-        self._policy = parse_policy(found.policy.document if found.policy else "")
+        self._policy = kept_policy(found.policy.document if found.policy else None)
         self._policy_is_news = found.policy_is_news
         self._traffic, self._evicted = found.traffic, found.evicted
         self._buckets: dict[int, list[tuple[int, Observation]]] = {}

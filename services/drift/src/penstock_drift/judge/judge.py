@@ -19,7 +19,7 @@ from penstock_drift.fold.keys import VOTES, floor
 from penstock_drift.judge.accounts import told_at
 from penstock_drift.judge.cases import Case, JudgeProgress, JudgeSnapshot
 from penstock_drift.judge.multiplicity import rejected
-from penstock_drift.policy.document import RETRAIN, SELF_TEST_MODEL, Finding, Policy, parse_policy
+from penstock_drift.policy.document import RETRAIN, SELF_TEST_MODEL, Finding, Policy, kept_policy
 from penstock_drift.records.evidence import Channel, Entry, TickEvidence
 from penstock_drift.records.values import Key, PolicyChange, Traffic
 from penstock_drift.signals.declared import Declaration
@@ -65,7 +65,7 @@ class Judge:
         self._armed, self._asked = dict(found.armed), dict(found.asked)
         self._traffic = dict(found.traffic)
         self._change = found.policy
-        self._policy = parse_policy(found.policy.document if found.policy else "")
+        self._policy = kept_policy(found.policy.document if found.policy else None)
         self._rules = _rules_of(self._policy)
         self._cases = dict(cases or {})
         self._incidents = Incidents(incidents)
@@ -207,8 +207,8 @@ class Judge:
     def _take_policy(self, change: PolicyChange | None) -> None:
         if change is None or (self._change and change.version <= self._change.version):
             return
-        # Folds pass on what they could parse themselves.
-        self._policy, self._change = parse_policy(change.document), change
+        # Folds pass on what they could parse themselves; those of another version may take more.
+        self._policy, self._change = kept_policy(change.document), change
         self._rules = _rules_of(self._policy)
 
     def _take_traffic(self, traffic: Traffic) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "SignalPolicy",
     "SignalRule",
     "default_document",
+    "kept_policy",
     "parse_policy",
 ]
 
@@ -326,6 +327,18 @@ def parse_policy(document: str) -> Policy:
         raise PolicyError(str(error)) from None
     except ValidationError as error:
         raise PolicyError("\n".join(fault_lines(error, lambda _: _FIELDS))) from None
+
+
+def kept_policy(document: str | None) -> Policy:
+    """The policy of a document that a saved state holds; the default where it holds none.
+
+    The default as well where this version refuses what a former one took: whoever reads `policies`
+    says so, and nothing stands still for it.
+    """
+    try:
+        return parse_policy(document or "")
+    except PolicyError:
+        return parse_policy("")
 
 
 def default_document() -> str:
