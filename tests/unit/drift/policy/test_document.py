@@ -81,6 +81,14 @@ def test_what_a_document_leaves_out_is_as_in_the_default() -> None:
             "signals.x.thresholds: ddm cannot be set to 0: write a number above 0",
         ),
         (
+            "limits: {key_ttl_s: 1.0e+306}",
+            "limits.key_ttl_s: Input should be less than or equal to 1000000000",
+        ),
+        (
+            "actions: {retrain: {cooldown_s: 1.0e+306}}",
+            "actions.retrain.cooldown_s: Input should be less than or equal to 1000000000",
+        ),
+        (
             "signals: {'latency*': {block: 25}}",
             "signals: latency*: too little is found with 80 blocks of a baseline: raise "
             "baseline_observations to 2500 at least, or lower block to 20",

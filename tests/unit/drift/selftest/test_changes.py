@@ -89,6 +89,13 @@ def test_a_change_that_nobody_finds_is_missed_once() -> None:
     assert test.look(late_ms + 1) is None
 
 
+def test_the_smallest_alpha_asks_for_much_and_for_no_infinity() -> None:
+    test = fresh(parse_policy("alpha: 1.0e-320"))
+    test.armed = 100
+    # log(100 / 1e-320) / 0.0845 nats * 4.
+    assert test.expected == 35_180
+
+
 def test_a_finding_where_nothing_changed_is_false_once() -> None:
     test = fresh()
     made(test, 30)

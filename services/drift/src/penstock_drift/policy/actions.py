@@ -38,7 +38,7 @@ class Retrain(Strict):
     enabled: bool = False
     signals: tuple[str, ...] = ("*",)
     models: tuple[str, ...] = ("*",)
-    cooldown_s: float = Field(default=86_400, ge=0)
+    cooldown_s: float = Field(default=86_400, ge=0, le=1e9)
 
 
 class Remedy(Strict):

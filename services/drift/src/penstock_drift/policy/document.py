@@ -154,7 +154,7 @@ class Limits(Strict):
     """Bounds of a worker's memory, per partition of `signals`."""
 
     max_keys: int = Field(default=2000, ge=1, le=1_000_000)
-    key_ttl_s: float = Field(default=86_400, ge=60)
+    key_ttl_s: float = Field(default=86_400, ge=60, le=1e9)
     max_buffered: int = Field(default=100_000, ge=1000)
 
 

@@ -183,7 +183,7 @@ class SelfTest:
         average, D being the divergence of the two laws (Lorden 1971; Shin, Ramdas and Rinaldo,
         NEJSDS 2023); times the policy's patience.
         """
-        threshold = math.log(max(self.armed, 1) / self._policy.alpha)
+        threshold = math.log(max(self.armed, 1)) - math.log(self._policy.alpha)
         nats = self._changes[self._next].nats
         return math.ceil(self._policy.self_test.patience * threshold / nats)
 
