@@ -178,7 +178,7 @@ class Judge:
         for entry in sorted(held, key=lambda each: (each.key, each.evidence.signal)):
             watch = Watch(entry.key, entry.evidence.signal)
             case = self._cases.get(watch)
-            looks.append((watch, case.entry.evidence.baseline if case else None))
+            looks.append((watch, case.entry if case else None))
             self._keep(watch, dataclasses.replace(case, entry=entry) if case else Case(entry))
         withdrawn = {watch for watch, case in self._cases.items() if self._withdrawn(case.entry)}
         values = {
@@ -187,9 +187,12 @@ class Judge:
             if watch not in withdrawn
         }
         strong = _strong(values, self.armed, self._policy.alpha)
-        for watch, baseline in looks:
+        for watch, earlier in looks:
             case = self._cases[watch]
-            look = Look() if watch in withdrawn else self._look(case, watch in strong, baseline)
+            look = Look() if watch in withdrawn else self._look(case, watch in strong, earlier)
+            if look.rebased and earlier is not None:
+                # What is measured anew knows nothing of the change that ends with it.
+                self._keep(watch, dataclasses.replace(case, entry=earlier))
             channel = Channel.E_DETECTORS if watch in strong else Channel.CALIBRATED
             self._move(watch, step(case.standing, look, tick_ms, self._rules), channel, verdicts)
         # A suspect one may be gone by now.
@@ -243,7 +246,7 @@ class Judge:
             ended = dataclasses.replace(standing, state=State.ARMED, since_ms=now_ms)
             self._move(watch, ended, None, verdicts, how=how)
 
-    def _look(self, case: Case, strong: bool, baseline: int | None) -> Look:
+    def _look(self, case: Case, strong: bool, earlier: Entry | None) -> Look:
         evidence = case.entry.evidence
         agreed = evidence.fired >= VOTES
         watched = self._policy.for_signal(evidence.signal)
@@ -253,7 +256,7 @@ class Judge:
         return Look(
             suspicious=agreed or evidence.log_evidence >= floor(self._policy),
             found=(strong or agreed) and large,
-            rebased=baseline is not None and evidence.baseline > baseline,
+            rebased=earlier is not None and evidence.baseline > earlier.evidence.baseline,
         )
 
     def _move(
