@@ -214,6 +214,16 @@ async def test_a_response_without_its_request_tells_what_it_can() -> None:
     assert "prompt_words" not in observation.values
 
 
+async def test_half_a_character_in_an_answers_json_costs_no_record() -> None:
+    # JSON can escape one half of a pair, UTF-8 cannot write it.
+    odd = '{"category": "\\ud83d", "\\ude00": 1}'
+    broker = await drawn_from(response(1, 15_500, text=odd))
+    (observation,) = observations(broker)
+    assert observation.values["answer_class"] == "?"
+    assert observation.values["json_keys"] == "category,?"
+    assert list(broker.read("p.dlq")) == []
+
+
 async def test_a_schema_that_json_cannot_say_costs_its_own_signal_only() -> None:
     message = admitted_pb2.AdmittedRequest(request_id="r1", variant="base")
     message.request.messages.add(role="user", content="How many?")

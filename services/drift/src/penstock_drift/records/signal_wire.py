@@ -170,7 +170,8 @@ def _put_head(wire: drift_pb2.Observation, item: Observation) -> None:
 
 def _put_value(wire: drift_pb2.SignalValue, value: Value) -> None:
     if isinstance(value, str):
-        wire.category = value
+        # An answer's JSON may escape half of a pair, which is no character and has no bytes.
+        wire.category = value.encode("utf-8", "replace").decode()
     elif not isinstance(value, tuple):
         wire.number = value
     elif isinstance(value[0], tuple):
