@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
-from penstock_drift.fold.partition import AHEAD_MS, FoldSnapshot, PartitionFold
-from penstock_drift.records.evidence import TickEvidence
-from penstock_drift.records.values import Item, Key, Observation, PolicyChange, Tick, Traffic
+import dataclasses
+
+from penstock_drift.channels.channel import SignalChannel, Watch
+from penstock_drift.channels.parts import MAX_PARTS
+from penstock_drift.channels.tally import BINS, EXAMPLES
+from penstock_drift.detectors.calibrated import DIALS
+from penstock_drift.fold.partition import AHEAD_MS, MAX_ENTRIES, FoldSnapshot, PartitionFold
+from penstock_drift.records.evidence import (
+    Channel,
+    Entry,
+    Exemplar,
+    Histogram,
+    Interval,
+    PartTally,
+    TickEvidence,
+    Vote,
+)
+from penstock_drift.records.evidence_wire import tick_to_wire
+from penstock_drift.records.values import (
+    Item,
+    Key,
+    Observation,
+    PolicyChange,
+    Source,
+    Tick,
+    Traffic,
+)
+from penstock_drift.signals.catalogue import CATALOGUE
+from penstock_drift.signals.segments import MAX_CHARS
 from penstock_drift.worker.snapshots import fold_records, fold_state, laid_over
 from tests.unit.drift.toy import BANK, POLICY, observation
 
@@ -210,7 +236,38 @@ def test_what_does_not_fit_into_one_record_is_told_a_millisecond_apart() -> None
         fold.apply(observation(9, 1100, 40.0, key=key), 9000 + number)
     told = fold.apply(tick(2000), 10_000)
     assert [(each.until_ms, len(each.entries)) for each in told] == [
-        (1998, 400),
-        (1999, 400),
+        (1996, 200),
+        (1997, 200),
+        (1998, 200),
+        (1999, 200),
         (2000, 100),
     ]
+
+
+def test_a_record_of_evidence_fits_however_long_the_names_are() -> None:
+    name, interval = "n" * 200, Interval(0.1, 0.2, 0.3)
+    exemplars = (Exemplar("r" * 40, Source("responses", 9, 2**40), 2**40, 0.1),) * EXAMPLES
+    segment = "department=" + "\N{CJK UNIFIED IDEOGRAPH-6C49}" * MAX_CHARS
+    mean_and_spread = Vote("gaussian_sr(spread)", Channel.E_DETECTORS, 0.1, False)
+    watch = Watch(detectors=tuple(DIALS))
+    channel = SignalChannel(CATALOGUE["minimum_log_probability"], watch)
+    evidence = dataclasses.replace(
+        channel.evidence(),
+        votes=(*channel.evidence().votes, *(mean_and_spread,) * 2),
+        onset_ms=2**40,
+        onset_earliest_ms=2**40,
+        onset_latest_ms=2**40,
+        before=interval,
+        after=interval,
+        effect=interval,
+        shift=interval,
+        histogram=Histogram((0.1,) * (BINS - 1), (), (2**20,) * BINS, (2**20,) * BINS),
+        exemplars_before=exemplars,
+        exemplars_after=exemplars,
+        adapter_before=name,
+        adapter_after=name,
+        parts=(PartTally(segment, 2**20, 0.1, 2**20, 0.1),) * MAX_PARTS,
+    )
+    entries = (Entry(Key(name, name, segment), evidence, 2**20),) * MAX_ENTRIES
+    record = tick_to_wire(TickEvidence(0, 64, 2**40, 2**20, entries))
+    assert len(record.SerializeToString()) < 1_000_000

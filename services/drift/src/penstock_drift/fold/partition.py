@@ -27,9 +27,9 @@ __all__ = ["Counted", "FoldSnapshot", "PartitionFold", "Progress", "tick_end"]
 # Longer than `signals` is kept: an observation so far ahead of its tick has a broken clock, and
 # would hold the partition's position back until its time comes.
 AHEAD_MS = 7 * 86_400_000
-# Entries of one record of `evidence`, about 1 kB each: a broker takes 1 MB by default, and when a
-# platform goes down everything has something to say.
-MAX_ENTRIES = 400
+# Entries of one record of `evidence`, 1.4 kB each, or 4.5 kB where all names are as long as can be:
+# a broker takes 1 MB by default, and when a platform goes down everything has something to say.
+MAX_ENTRIES = 200
 
 
 @dataclasses.dataclass
