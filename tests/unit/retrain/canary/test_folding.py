@@ -52,6 +52,13 @@ def test_an_opinion_is_of_the_variant_that_answered(
     assert folded(folding("accuracy"), answer(variant=variant, text=text), label()) == expected
 
 
+def test_an_answer_that_is_nested_too_deeply_is_wrong_and_ends_nothing() -> None:
+    for depth in range(900, 1000):  # at some depth what was read cannot be written again
+        deep = f'{{"category": {"[" * depth}{"]" * depth}}}'
+        found = folded(folding("accuracy"), answer(text=deep), label(label='{"category": "bug"}'))
+        assert found == [Observation(NEW, {"accuracy": 0.0})]
+
+
 def test_of_two_opinions_of_a_kind_the_first_counts() -> None:
     fold = folding("accuracy", "value")
     found = folded(
