@@ -95,6 +95,13 @@ def test_an_answer_from_the_cache_says_nothing_but_counts() -> None:
     assert list(fold.settled(1000)) == [Count(NEW, "requests")]
 
 
+def test_an_answer_that_comes_again_counts_once() -> None:
+    fold = folding("accuracy", "latency_s")
+    fold.begin(1)
+    assert folded(fold, answer(), answer()) == [Observation(NEW, {"latency_s": 0.5})]
+    assert list(fold.settled(1000)) == [Count(NEW, "requests")]
+
+
 def test_a_conversation_gives_one_value() -> None:
     fold = folding("error", "accuracy")
     steps = [step for n in range(3) for step in (answer(f"r{n}", unit="acme/talk"), label(f"r{n}"))]
