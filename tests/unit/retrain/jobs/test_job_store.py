@@ -207,6 +207,32 @@ def test_what_somebody_else_made_champion_is_not_retired(place: Place, trigger: 
     assert not place.registry.version("triage", 1).retired_us
 
 
+@pytest.mark.parametrize("approved", [False, True])
+def test_a_verdict_promotes_over_nobody_else_than_it_compared_with(
+    place: Place, approved: bool
+) -> None:
+    place.open(policy="approve_before: [promotion]" if approved else "")
+    job = place.apply(place.claim(), T.STARTED)
+    while job.state is not S.CANARY:
+        job = place.done(job)
+    job = place.store.note(job, {"journal": {"champion": "triage-base"}})
+    if approved:
+        job = place.apply(job, T.PROMOTE)
+    route = place.outbox.head("triage")
+    assert route is not None
+    route.version += 1
+    route.variants[0].name = "triage-other"
+    place.outbox.observe([route])
+    if approved:
+        with pytest.raises(NotAllowed, match="triage-other now and was triage-base"):
+            place.store.act(job.id, place.event(T.APPROVED))
+    else:
+        with pytest.raises(JobMoved, match="triage-other now and was triage-base"):
+            place.apply(job, T.PROMOTE)
+    assert place.store.get(job.id).state is job.state
+    assert place.outbox.head("triage") == route
+
+
 def test_what_somebody_else_made_champion_is_rolled_back_by_nobody(place: Place) -> None:
     job = place.apply(place.to(S.CANARY), T.STEPPED, RouteChange(K.SPLIT, V1, 20), step=1)
     put_route(place, V1.name, "triage-base")

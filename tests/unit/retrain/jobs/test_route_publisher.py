@@ -280,6 +280,19 @@ async def test_a_rollback_by_hand_stands_and_the_job_is_rolled_back(bench: Bench
     assert last.held("triage") == held
 
 
+async def test_nobody_is_promoted_over_a_champion_that_somebody_made_meanwhile(
+    bench: Bench,
+) -> None:
+    publisher = await promoted(bench)
+    theirs = elsewhere(bench, 3)
+    theirs.variants[0].name = "triage-other"
+    bench.log.write(theirs)
+    await publisher.carry("triage")
+    assert bench.place.store.get("job-1").state is JobState.ROLLED_BACK
+    assert [v.name for v in bench.log.held().variants] == ["triage-other"]
+    assert bench.place.registry.aliases("triage") == {}
+
+
 async def test_what_cannot_be_kept_is_neither_superseded_nor_undone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,8 @@ def rebased(
     """A change that was made of `base`, made of a route that somebody else wrote meanwhile.
 
     None where it must not be: somebody else has changed what the candidate gets, and only what
-    takes traffic from it may come after that. None also where the route says so already.
+    takes traffic from it may come after that, or has made another one champion, over whom nobody
+    meant to promote it. None also where the route says so already.
 
     Args:
         standing: Somebody else's route.
@@ -85,6 +86,9 @@ def rebased(
     name = change.candidate.name
     gives = change.kind not in (RouteChangeKind.WITHDRAW, RouteChangeKind.RESTORE)
     if gives and _find(standing, name) != _find(base, name):
+        return None
+    promotes = change.kind is RouteChangeKind.PROMOTE
+    if promotes and champion_of(standing) != champion_of(base):
         return None
     try:
         return changed(standing, change, base)
