@@ -216,6 +216,17 @@ async def test_only_what_may_be_served_keeps_its_files(
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
 
 
+async def test_what_a_killed_removal_left_is_removed(bench: Bench) -> None:
+    job = bench.job()
+    result = await bench.stage.run(job, lambda progress: None)
+    job = bench.place.apply(job, T.DONE, facts=result.facts)
+    job = bench.place.apply(job, T.ABORTED)
+    (bench.adapters / "triage-v1").rename(bench.adapters / ".triage-v1.gone")
+    bench.publish()
+    await bench.stage.clean(job)
+    assert list(bench.adapters.iterdir()) == []
+
+
 async def test_what_a_route_names_again_keeps_its_files_until_it_does_not(bench: Bench) -> None:
     job = bench.job()
     result = await bench.stage.run(job, lambda progress: None)

@@ -135,10 +135,11 @@ class RegisteringStage:
 
     def _remove(self, version: Version) -> None:
         place = self._place(version)
+        # Renamed first: what an engine finds is whole until it is gone.
+        gone = place.with_name(f".{place.name}.gone")
+        if gone.exists():  # a killed run left it
+            shutil.rmtree(gone)
         if place.exists():
-            # Renamed first: what an engine finds is whole until it is gone.
-            gone = place.with_name(f".{place.name}.gone")
-            shutil.rmtree(gone, ignore_errors=True)
             place.rename(gone)
             shutil.rmtree(gone)
 
