@@ -183,6 +183,21 @@ async def test_what_somebody_changed_is_not_registered(bench: Bench) -> None:
         await bench.stage.run(job, lambda progress: None)
 
 
+async def test_what_another_job_left_under_the_name_is_not_registered(bench: Bench) -> None:
+    """The database is gone, or is an older one, and the directory of adapters is not."""
+    await bench.run(bench.job())
+    (bench.trained / "adapter_model.safetensors").write_bytes(b"other weights")
+    bench.place.close()
+    bench.place = Place(f"sqlite:///{bench.trained.parent}/another.sqlite")
+    bench.place.routed()
+    desk = SqlDesk(bench.place.store, bench.place.outbox, bench.view, lambda: None)
+    bench.stage = RegisteringStage(
+        desk, bench.place.registry, bench.adapters, bench.models, bench.key
+    )
+    with pytest.raises(StageBroken, match="is not what job job-1 trained"):
+        await bench.stage.run(bench.job(), lambda progress: None)
+
+
 async def test_a_training_that_left_nothing_is_told(bench: Bench) -> None:
     job = bench.job()
     for path in bench.trained.iterdir():
