@@ -239,6 +239,14 @@ async def test_a_policy_that_is_none_any_more_fails_the_job_and_says_so(bench: B
     assert "what_was" in job.reason
 
 
+async def test_a_reason_of_a_stage_has_a_bound(bench: Bench) -> None:
+    """It is told in one record of the log."""
+    bench.place.open()
+    bench.script(S.EVALUATING, refuse(Outcome.REFUSED, "worse " * 10_000))
+    job = await bench.to_the_end()
+    assert (job.state, len(job.reason)) == (S.REJECTED, 2000)
+
+
 async def test_a_person_who_aborts_ends_the_stage_that_runs(bench: Bench) -> None:
     bench.place.open()
     began, ended = asyncio.Event(), asyncio.Event()

@@ -232,7 +232,8 @@ class Runner:
             await asyncio.gather(running, keeping, return_exceptions=True)
 
     def _of_result(self, result: StageResult) -> Event:
-        return Event(_TRIGGERS[result.outcome], self._clock_us(), result.reason, facts=result.facts)
+        reason = result.reason[:MAX_REASON]
+        return Event(_TRIGGERS[result.outcome], self._clock_us(), reason, facts=result.facts)
 
     def _failed(self, job: Job, policy: Policy, error: Exception) -> Event:
         failed = job.attempts.get(job.state, 0) + 1
