@@ -181,13 +181,17 @@ def _set(
 
 
 def _split(route: route_pb2.Route, candidate: Candidate, percent: float) -> None:
-    share = round(percent * WHOLE / 100)
+    share = max(1, round(percent * WHOLE / 100))  # without any, it would count as withdrawn
     _set(route, candidate, _CANDIDATE, share)
     others = [
         v
         for v in route.variants
         if v.stage in (_CHAMPION, _CANDIDATE) and v.name != candidate.name and v.weight
     ]
+    if not others:
+        # Somebody gave the candidate all: what it is not to have goes back to the champion.
+        others = [_champion(route)]
+        others[0].weight = WHOLE
     total = sum(variant.weight for variant in others)
     for variant in others:
         # One that had traffic keeps some, unless the candidate takes all.
