@@ -15,7 +15,7 @@ from penstock.v1 import route_pb2
 from penstock_retrain.errors import RetrainUnavailable
 from penstock_retrain.jobs import route_publisher
 from penstock_retrain.jobs.leases import Lease, Leases
-from penstock_retrain.jobs.outbox import RouteStatus
+from penstock_retrain.jobs.outbox import Entry, RouteStatus
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.stages import Candidate, RouteChange, RouteChangeKind
@@ -173,6 +173,46 @@ async def test_two_processes_never_publish_one_model_at_a_time(bench: Bench) -> 
     await one.carry("triage")
     assert bench.statuses()[-1] == (3, K.WITHDRAW, PUBLISHED)
     assert bench.log.epochs == {"triage": 1}
+
+
+async def test_one_models_trouble_with_the_database_begins_no_others_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that publish by one transactional id in one process would end each other."""
+    split(bench, 5)
+    monkeypatch.setattr(route_publisher, "POLL_S", 0.01)
+    monkeypatch.setattr(bench.place.outbox, "models_waiting", lambda: ["other", "triage"])
+    asked, waiting, under_way = 0, bench.place.outbox.waiting, []
+    gate = asyncio.Event()
+
+    def away(model: str) -> list[Entry]:
+        nonlocal asked
+        if model == "other":
+            asked += 1
+            raise RetrainUnavailable("away")
+        return waiting(model)
+
+    publish = Writer.publish
+
+    async def counted(self: Writer, records: Sequence[Outgoing]) -> None:
+        under_way.append(self)
+        await publish(self, records)
+
+    monkeypatch.setattr(bench.place.outbox, "waiting", away)
+    monkeypatch.setattr(Writer, "publish", counted)
+    running = asyncio.create_task(bench.publisher("one", gate).run())
+    async with asyncio.timeout(30):
+        while not under_way:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert len(under_way) == 1
+    gate.set()
+    async with asyncio.timeout(30):
+        while asked < 2:  # they go on together
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert bench.statuses() == [(2, K.SPLIT, PUBLISHED)]
 
 
 async def test_a_process_that_slept_cannot_take_a_rollback_back(bench: Bench) -> None:
