@@ -231,6 +231,18 @@ async def test_only_what_may_be_served_keeps_its_files(
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
 
 
+async def test_what_a_route_named_that_was_ended_is_removed(bench: Bench) -> None:
+    job = bench.job()
+    result = await bench.stage.run(job, lambda progress: None)
+    job = bench.place.apply(job, T.DONE, facts=result.facts)
+    job = bench.place.apply(job, T.ABORTED)
+    bench.publish()
+    bench.view.on_record(Record(Partition("routes", 0), 1, b"triage", None, (), 0))
+    bench.place.outbox.forget(bench.view.take_ended(), bench.place.tick())
+    await bench.stage.clean(job)
+    assert list(bench.adapters.iterdir()) == []
+
+
 async def test_what_a_killed_removal_left_is_removed(bench: Bench) -> None:
     job = bench.job()
     result = await bench.stage.run(job, lambda progress: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from penstock.codec import decode
 from penstock.errors import InvalidRequest
@@ -32,6 +33,7 @@ class RouteView:
         self._taken: dict[str, deque[route_pb2.Route]] = {}
         self._changed = asyncio.Event()
         self._new: set[str] = set()
+        self._ended: set[str] = set()
 
     def on_record(self, record: Record) -> None:
         """Takes a record of `routes` in; what is no route is passed over, as readers do."""
@@ -40,6 +42,8 @@ class RouteView:
             self._held.pop(model, None)
             self._seen.pop(model, None)
             self._taken.pop(model, None)
+            self._ended.add(model)
+            self._changed.set()
             return
         try:
             route = decode(record, route_pb2.Route)
@@ -63,9 +67,15 @@ class RouteView:
         new, self._new = self._new, set()
         return [self._held[model] for model in sorted(new) if model in self._held]
 
-    def put_back(self, routes: list[route_pb2.Route]) -> None:
-        """Has routes taken again that could not be handled."""
+    def take_ended(self) -> dict[str, route_pb2.Route | None]:
+        """The models that a tombstone has ended since the last call, with what they hold again."""
+        ended, self._ended = self._ended, set()
+        return {model: self._held.get(model) for model in sorted(ended)}
+
+    def put_back(self, routes: Iterable[route_pb2.Route], ended: Iterable[str] = ()) -> None:
+        """Has routes and ends taken again that could not be handled."""
         self._new.update(route.model for route in routes)
+        self._ended.update(ended)
 
     def taken(self, model: str, version: int) -> route_pb2.Route | None:
         """The route that readers took in under a version; None where they took none."""
@@ -82,7 +92,7 @@ class RouteView:
             await self._changed.wait()
 
     async def changed(self) -> None:
-        """Returns when a model has a new route that was not taken yet."""
-        while not self._new:
+        """Returns when a model has a new route, or an end, that was not taken yet."""
+        while not (self._new or self._ended):
             self._changed.clear()
             await self._changed.wait()
