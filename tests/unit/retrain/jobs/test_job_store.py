@@ -412,6 +412,25 @@ def followed(place: Place, view: RouteView) -> None:
     place.outbox.observe(view.take_new())
 
 
+@pytest.mark.parametrize(("model", "version"), [("triage", 2**63), ("tri\0age", 2)])
+def test_a_route_that_no_database_takes_stops_nobody(
+    place: Place, model: str, version: int
+) -> None:
+    view = RouteView()
+    champion = route_pb2.Variant(name="a", base_model="a", weight=1)
+    champion.stage = route_pb2.STAGE_CHAMPION
+    for each in (
+        route_pb2.Route(model=model, version=version, variants=[champion]),
+        route_pb2.Route(model="triage", version=3, variants=[champion]),
+    ):
+        on_the_log(view, each)
+    followed(place, view)
+    head = place.outbox.head("triage")
+    assert head is not None
+    assert head.version == 3
+    assert place.outbox.head(model) == (head if model == "triage" else None)
+
+
 def test_a_route_that_was_ended_is_brought_back_by_nobody(place: Place) -> None:
     view = RouteView()
     job = place.to(S.CANARY)

@@ -10,13 +10,17 @@ from penstock.codec import decode
 from penstock.errors import InvalidRequest
 from penstock.records import Record
 from penstock.routing import check_route
+from penstock.telemetry import logger
 from penstock.v1 import route_pb2
 
 __all__ = ["RouteView"]
 
+log = logger(__name__)
 
 # Of a model, records that are kept to tell who came first.
 KEPT = 1000
+# SQL counts in 64 bits with a sign; some are left for what follows.
+MAX_VERSION = 2**62
 
 
 class RouteView:
@@ -36,9 +40,14 @@ class RouteView:
         self._ended: set[str] = set()
 
     def on_record(self, record: Record) -> None:
-        """Takes a record of `routes` in; what is no route is passed over, as readers do."""
+        """Takes a record of `routes` in; what is no route is passed over, as readers do.
+
+        So is a route that no database takes: it would stop whoever notes what stands.
+        """
         if record.value is None:
             model = (record.key or b"").decode("utf-8", "replace")
+            if not _can_be_kept(model):
+                return
             self._held.pop(model, None)
             self._seen.pop(model, None)
             self._taken.pop(model, None)
@@ -49,6 +58,9 @@ class RouteView:
             route = decode(record, route_pb2.Route)
             check_route(route)
         except InvalidRequest:
+            return
+        if not _can_be_kept(route.model, route.version):
+            log.error("a route cannot be kept", model=route.model, version=route.version)
             return
         self._seen.setdefault(route.model, deque(maxlen=KEPT)).append(route)
         known = self._held.get(route.model)
@@ -96,3 +108,8 @@ class RouteView:
         while not (self._new or self._ended):
             self._changed.clear()
             await self._changed.wait()
+
+
+def _can_be_kept(model: str, version: int = 1) -> bool:
+    # PostgreSQL holds no text with a NUL in it.
+    return version <= MAX_VERSION and "\0" not in model
