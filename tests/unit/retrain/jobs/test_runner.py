@@ -239,6 +239,18 @@ async def test_a_policy_that_is_none_any_more_fails_the_job_and_says_so(bench: B
     assert "what_was" in job.reason
 
 
+async def test_an_error_that_no_database_takes_fails_the_job_all_the_same(bench: Bench) -> None:
+    bench.place.open(policy="attempts: {max: 1}")
+
+    async def body(job: Job, progress: Callable[[Progress], None]) -> StageResult:
+        raise OSError("no such file: \udce4\0.json")
+
+    bench.script(S.DATASET, body)
+    job = await bench.to_the_end()
+    assert job.state is S.FAILED
+    assert job.reason.endswith("no such file: ??.json")
+
+
 async def test_a_reason_of_a_stage_has_a_bound(bench: Bench) -> None:
     """It is told in one record of the log."""
     bench.place.open()

@@ -232,20 +232,20 @@ class Runner:
             await asyncio.gather(running, keeping, return_exceptions=True)
 
     def _of_result(self, result: StageResult) -> Event:
-        reason = result.reason[:MAX_REASON]
+        reason = _written(result.reason)
         return Event(_TRIGGERS[result.outcome], self._clock_us(), reason, facts=result.facts)
 
     def _failed(self, job: Job, policy: Policy, error: Exception) -> Event:
         failed = job.attempts.get(job.state, 0) + 1
         wait_s = backoff_s(policy, failed)
         now_us = self._clock_us()
-        reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
+        reason = _written(f"{type(error).__name__}: {error}")
         return Event(
             Trigger.ATTEMPT_FAILED, now_us, reason, retry_at_us=now_us + round(wait_s * 1e6)
         )
 
     def _event(self, trigger: Trigger, reason: str) -> Event:
-        return Event(trigger, self._clock_us(), reason[:MAX_REASON])
+        return Event(trigger, self._clock_us(), _written(reason))
 
     async def _apply(self, job: Job, event: Event) -> Job:
         try:
@@ -322,3 +322,9 @@ class Runner:
     async def _clean_later(self, job: Job) -> None:
         again_us = self._clock_us() + round(CLEAN_RETRY_S * 1e6)
         await asyncio.to_thread(self._store.cleaned, job, retry_at_us=again_us)
+
+
+def _written(reason: str) -> str:
+    """As databases and the log take it, within a bound: errors may quote whatever they were of."""
+    whole = reason.encode("utf-8", "replace").decode("utf-8")
+    return whole.replace("\0", "?")[:MAX_REASON]
