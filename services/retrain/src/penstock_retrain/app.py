@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -212,11 +213,12 @@ class _Service:
                 await asyncio.sleep(OBSERVE_RETRY_S)
 
     async def _observe_once(self) -> None:
-        routes = self._view.take_new()
+        ended, routes = self._view.take_ended(), self._view.take_new()
         try:
+            await asyncio.to_thread(self._outbox.forget, ended, time.time_ns() // 1000)
             await asyncio.to_thread(self._outbox.observe, routes)
         except BaseException:
-            self._view.put_back(routes)
+            self._view.put_back(routes, ended)
             raise
 
     def _read(

@@ -16,7 +16,7 @@ TRANSITIONS = Counter(
 )
 UNTOLD = Counter(
     "penstock_retrain_untold",
-    "Parts of jobs' news that could not be written: change, cost, alert.",
+    "Parts of jobs' news that could not be written: change, cost, alert, progress.",
     ["part"],
 )
 CLAIMED = Gauge("penstock_retrain_claimed_jobs", "Jobs that this process runs now.")

@@ -314,6 +314,25 @@ async def test_another_champion_ends_it_until_it_is_back(make: Callable[..., Wor
     assert job.state is S.PROMOTED
 
 
+async def test_another_champion_since_the_shadow_ends_it_before_any_traffic(
+    make: Callable[..., World],
+) -> None:
+    here = make(0.97)
+    job = to_shadow(here)
+    job = ended(here, job, await run(here, job))
+    champion(here, "other")
+    result = await run(here, job, clients=0)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "the champion is other now and was triage-base" in result.reason
+    assert here.place.shares()[NEW][0] == "SHADOW"
+    job = ended(here, job, result)
+    champion(here, OLD)
+    here.place.store.act(job.id, here.place.event(T.CONTINUED))
+    here.place.now_us += LEASE_US
+    job = await both(here, here.place.claim())
+    assert job.state is S.PROMOTED
+
+
 def champion(here: World, name: str) -> None:
     """Somebody else's route, with another champion's name."""
     route = here.place.outbox.head("triage")

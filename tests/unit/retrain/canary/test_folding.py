@@ -52,6 +52,13 @@ def test_an_opinion_is_of_the_variant_that_answered(
     assert folded(folding("accuracy"), answer(variant=variant, text=text), label()) == expected
 
 
+def test_an_answer_that_is_nested_too_deeply_is_wrong_and_ends_nothing() -> None:
+    for depth in range(900, 1000):  # at some depth what was read cannot be written again
+        deep = f'{{"category": {"[" * depth}{"]" * depth}}}'
+        found = folded(folding("accuracy"), answer(text=deep), label(label='{"category": "bug"}'))
+        assert found == [Observation(NEW, {"accuracy": 0.0})]
+
+
 def test_of_two_opinions_of_a_kind_the_first_counts() -> None:
     fold = folding("accuracy", "value")
     found = folded(
@@ -85,6 +92,13 @@ def test_an_answer_from_the_cache_says_nothing_but_counts() -> None:
     fold = folding("accuracy", "latency_s")
     fold.begin(1)
     assert folded(fold, answer(cached=True), label()) == []
+    assert list(fold.settled(1000)) == [Count(NEW, "requests")]
+
+
+def test_an_answer_that_comes_again_counts_once() -> None:
+    fold = folding("accuracy", "latency_s")
+    fold.begin(1)
+    assert folded(fold, answer(), answer()) == [Observation(NEW, {"latency_s": 0.5})]
     assert list(fold.settled(1000)) == [Count(NEW, "requests")]
 
 

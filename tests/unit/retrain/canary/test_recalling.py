@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections import Counter
 
@@ -11,6 +12,7 @@ import pytest
 from penstock.codec import encode
 from penstock.v1 import common_pb2, feedback_pb2, response_pb2
 from penstock_retrain.canary import folding as module
+from penstock_retrain.canary.config import Arm
 from penstock_retrain.canary.folding import Count, Finding, Folding, Observation, Pair
 from penstock_retrain.canary.journal import Journal
 from penstock_retrain.canary.observing import Observer
@@ -99,3 +101,28 @@ async def test_a_kill_changes_nothing_when_more_waited_than_is_kept(
     assert found[(Pair if copies else Count).__name__] > 50
     assert whole.journal.trims
     assert whole.folding.late == killed.folding.late > 10
+
+
+async def test_a_number_that_is_none_is_passed_over() -> None:
+    watch = Watch(MemoryLog(100), copies=False)
+    watch.folding = Folding("old", "new", ["score", "latency_s"], Reading(), 1000)
+    watch.observer = Observer(watch.log.where(), "triage", "new", watch.folding, copies=False)
+    for name, number in (("r1", math.nan), ("r2", math.inf), ("r3", 0.5)):
+        made = response_pb2.GenerateResponse(
+            request_id=name,
+            outcome=response_pb2.OUTCOME_ANSWERED,
+            model="triage",
+            variant="new",
+            timings=response_pb2.Timings(total_s=number),
+        )
+        watch.log.write(encode(made, topic="responses", key=name, source="test"))
+    for score in (math.nan, 0.5):
+        opinion = feedback_pb2.Feedback(request_id="r3", score=score)
+        watch.log.write(encode(opinion, topic="feedback", key="r3", source="test"))
+    worth = feedback_pb2.Feedback(request_id="r3", business_value=-math.inf)
+    watch.log.write(encode(worth, topic="feedback", key="r3", source="test"))
+    found = await watch.round()
+    assert found == [
+        Observation(Arm.CANDIDATE, {"latency_s": 0.5}),
+        Observation(Arm.CANDIDATE, {"score": 0.5}),
+    ]

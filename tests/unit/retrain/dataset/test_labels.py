@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -52,6 +53,14 @@ def said(n: int = 0, **what: Any) -> FeedbackRow:
 )
 def test_a_label_is_applied(answer: str, label: str, field: str, target: str | None) -> None:
     assert apply_label(answer, label, field) == target
+
+
+def test_what_is_nested_too_deeply_ends_no_selection() -> None:
+    assert apply_label('{"stars": 4}', "[" * 4000, "stars") == json.dumps({"stars": "[" * 4000})
+    for depth in range(900, 1000):  # at some depth what was read cannot be written again
+        deep = f'{{"a": {"[" * depth}{"]" * depth}}}'
+        more = f'{deep[:-1]}, "b": 1}}'
+        assert apply_label(deep, more, "") in (None, more)
 
 
 @pytest.mark.parametrize(

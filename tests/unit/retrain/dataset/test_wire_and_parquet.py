@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from penstock.codec import Encoding, encode
@@ -36,6 +38,16 @@ def test_a_request_with_everything() -> None:
     assert row.passages == (Passage("a passage", "doc"),)
     assert row.schema == '{"type": "object"}'
     assert list(read_rows(Kind.REQUESTS, as_parquet(Kind.REQUESTS, [row]))) == [row]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_schema_that_no_json_holds_costs_no_request(number: float) -> None:
+    admitted = admitted_pb2.AdmittedRequest(request_id="r")
+    admitted.request.response_schema["maximum"] = number
+    made = encode(admitted, topic="t", key="k", source="test")
+    row = row_of(Kind.REQUESTS, Record(Partition("t", 0), 1, made.key, made.value, made.headers, 0))
+    assert isinstance(row, RequestRow)
+    assert (row.request_id, row.schema) == ("r", "")
 
 
 def test_a_response_and_one_with_nothing_in_it() -> None:

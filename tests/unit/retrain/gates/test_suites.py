@@ -83,6 +83,10 @@ HEAD = "suite: s\nexamples: {file: e.jsonl}\n"
             "suite: s\nexamples: {file: e, fields: {ticket: id}}\nrules: []",
             "s.yaml:2: examples: fields.ticket: there are id, text",
         ),
+        (
+            HEAD + "schema: {type: objekt}\nrules:\n- {metric: json_valid, at_least: 0.5}",
+            "s.yaml:3: schema: it is no JSON Schema: 'objekt' is not valid",
+        ),
         ("suite: s\nexamples: {}\nrules: []", "s.yaml:2: examples: name either a file or a split"),
     ],
 )
@@ -101,6 +105,7 @@ def test_a_documents_faults(document: str, told: str) -> None:
         ('{"text": "a", "answer": "b"}', "sums.jsonl:2: answer: it is not known"),
         ('{"messages": [{"role": "me", "content": "b"}]}', "sums.jsonl:2: messages.0.role: String"),
         ('{"text": "a", "id": "s0"}', "sums.jsonl:2: id: an earlier line has the same"),
+        ('{"text": "a", "schema": {"type": 1}}', "sums.jsonl:2: schema: it is no JSON Schema"),
         ('{"text": "a", "forbidden": [""]}', "sums.jsonl:2: forbidden: an empty text"),
     ],
 )

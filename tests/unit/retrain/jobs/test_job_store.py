@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sql
 
+from penstock.codec import encode
+from penstock.records import Partition, Record
 from penstock.v1 import route_pb2
 from penstock_retrain.errors import ActiveJob, AliasMoved, NoSuchJob, NoSuchVersion, NotAllowed
+from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.stages import (
     Candidate,
     JobMoved,
@@ -207,6 +210,32 @@ def test_what_somebody_else_made_champion_is_not_retired(place: Place, trigger: 
     assert not place.registry.version("triage", 1).retired_us
 
 
+@pytest.mark.parametrize("approved", [False, True])
+def test_a_verdict_promotes_over_nobody_else_than_it_compared_with(
+    place: Place, approved: bool
+) -> None:
+    place.open(policy="approve_before: [promotion]" if approved else "")
+    job = place.apply(place.claim(), T.STARTED)
+    while job.state is not S.CANARY:
+        job = place.done(job)
+    job = place.store.note(job, {"journal": {"champion": "triage-base"}})
+    if approved:
+        job = place.apply(job, T.PROMOTE)
+    route = place.outbox.head("triage")
+    assert route is not None
+    route.version += 1
+    route.variants[0].name = "triage-other"
+    place.outbox.observe([route])
+    if approved:
+        with pytest.raises(NotAllowed, match="triage-other now and was triage-base"):
+            place.store.act(job.id, place.event(T.APPROVED))
+    else:
+        with pytest.raises(JobMoved, match="triage-other now and was triage-base"):
+            place.apply(job, T.PROMOTE)
+    assert place.store.get(job.id).state is job.state
+    assert place.outbox.head("triage") == route
+
+
 def test_what_somebody_else_made_champion_is_rolled_back_by_nobody(place: Place) -> None:
     job = place.apply(place.to(S.CANARY), T.STEPPED, RouteChange(K.SPLIT, V1, 20), step=1)
     put_route(place, V1.name, "triage-base")
@@ -367,3 +396,83 @@ def test_routes_of_others_are_followed_but_never_back(place: Place) -> None:
     older.version, older.sticky_by = 3, route_pb2.STICKY_BY_TENANT
     place.outbox.observe([older])
     assert place.outbox.head("triage") == newer
+
+
+def tombstone(view: RouteView) -> None:
+    view.on_record(Record(Partition("p.routes", 0), 0, b"triage", None, (), 0))
+
+
+def on_the_log(view: RouteView, route: route_pb2.Route) -> None:
+    made = encode(route, topic="p.routes", key=route.model, source="cli")
+    view.on_record(Record(Partition("p.routes", 0), 0, made.key, made.value, made.headers, 0))
+
+
+def followed(place: Place, view: RouteView) -> None:
+    place.outbox.forget(view.take_ended(), place.tick())
+    place.outbox.observe(view.take_new())
+
+
+@pytest.mark.parametrize(("model", "version"), [("triage", 2**63), ("tri\0age", 2)])
+def test_a_route_that_no_database_takes_stops_nobody(
+    place: Place, model: str, version: int
+) -> None:
+    view = RouteView()
+    champion = route_pb2.Variant(name="a", base_model="a", weight=1)
+    champion.stage = route_pb2.STAGE_CHAMPION
+    for each in (
+        route_pb2.Route(model=model, version=version, variants=[champion]),
+        route_pb2.Route(model="triage", version=3, variants=[champion]),
+    ):
+        on_the_log(view, each)
+    followed(place, view)
+    head = place.outbox.head("triage")
+    assert head is not None
+    assert head.version == 3
+    assert place.outbox.head(model) == (head if model == "triage" else None)
+
+
+def test_a_route_that_was_ended_is_brought_back_by_nobody(place: Place) -> None:
+    view = RouteView()
+    job = place.to(S.CANARY)
+    job = place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 5), step=1)
+    assert place.outbox.models_waiting() == ["triage"]
+    tombstone(view)
+    followed(place, view)
+    assert place.outbox.models_waiting() == []
+    assert place.outbox.head("triage") is None
+    place.apply(job, T.ROLL_BACK)
+    assert place.outbox.models_waiting() == []
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_is_made_after_an_end_is_made_of_the_route_that_stands(
+    place: Place, at_once: bool
+) -> None:
+    """It begins with version 1 again, below the one that is known."""
+    view = RouteView()
+    for version in (2, 7):
+        place.routed(version=version)
+    tombstone(view)
+    if not at_once:
+        followed(place, view)
+    other = route_pb2.Variant(name="new-base", base_model="new", weight=1)
+    other.stage = route_pb2.STAGE_CHAMPION
+    on_the_log(view, route_pb2.Route(model="triage", version=1, variants=[other]))
+    followed(place, view)
+    job = place.to(S.CANARY)
+    place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 5), step=1)
+    (entry,) = place.outbox.waiting("triage")
+    assert (entry.version, entry.route.variants[0].name) == (2, "new-base")
+
+
+def test_an_end_that_is_read_again_keeps_what_waits(place: Place) -> None:
+    """A process that starts reads it, and what came after it."""
+    view = RouteView()
+    job = place.to(S.CANARY)
+    standing = place.outbox.head("triage")
+    assert standing is not None
+    tombstone(view)
+    on_the_log(view, standing)
+    place.apply(job, T.STEPPED, RouteChange(K.SPLIT, V1, 5), step=1)
+    followed(place, view)
+    assert place.outbox.models_waiting() == ["triage"]

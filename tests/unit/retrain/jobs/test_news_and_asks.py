@@ -191,6 +191,38 @@ async def test_of_much_progress_the_newest_is_told(
     await news.tell()
 
 
+@pytest.mark.parametrize(
+    "progress",
+    [
+        Progress("training", metrics={"loss": "low"}),  # type: ignore[dict-item]
+        Progress("training", metrics={"loss": None}),  # type: ignore[dict-item]
+        Progress("half a character: \ud800"),
+    ],
+)
+async def test_progress_that_cannot_be_told_ends_nothing(
+    place: Place, written: Written, news: News, progress: Progress
+) -> None:
+    job = place.to(S.TRAINING)
+    news.progressed(job, progress)
+    await news.tell()
+    news._told_at.clear()
+    news.progressed(job, Progress("training", 1, 5))
+    await news.tell()
+    assert written.of("p.jobs", job_pb2.JobUpdate)[-1].progress.step == 1
+
+
+async def test_news_that_no_broker_takes_hold_nothing_up(
+    place: Place, written: Written, news: News
+) -> None:
+    job = place.apply(place.to(S.CANARY), T.INCONCLUSIVE, reason="x" * 1_100_000)
+    place.store.act(job.id, place.event(T.ABORTED))
+    await news.tell()
+    assert max(len(record.value or b"") for record in written.records) < 1_048_588
+    revisions = [update.revision for update in written.of("p.jobs", job_pb2.JobUpdate)]
+    assert revisions == [*range(1, job.revision), job.revision + 1]
+    assert not place.store.news(10)
+
+
 class Ended:
     """What a delivery tells: its end."""
 

@@ -109,6 +109,20 @@ def test_others_keep_their_ratio() -> None:
     }
 
 
+def test_who_has_all_gives_back_what_it_is_not_to_have() -> None:
+    standing = route(variant("a", 0, "CHAMPION"), variant("triage-v1", 7, "CANDIDATE"))
+    split = made(standing, change(K.SPLIT, 20))
+    assert shares(split) == {"a": ("CHAMPION", 8000), "triage-v1": ("CANDIDATE", 2000)}
+    whole = made(BASE, change(K.SPLIT, 100))
+    assert percent_of(whole, "triage-v1") == 100
+
+
+def test_the_smallest_share_is_no_withdrawal() -> None:
+    split = made(BASE, change(K.SPLIT, 0.001))
+    assert not taken_away(split, NEW, was_there=True)
+    assert percent_of(split, "triage-v1") == 0.01
+
+
 @given(first=st.integers(1, 99), more=st.integers(1, 99))
 def test_units_move_to_the_candidate_only(first: int, more: int) -> None:
     low, high = sorted((first, more))

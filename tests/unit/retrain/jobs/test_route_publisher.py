@@ -15,7 +15,7 @@ from penstock.v1 import route_pb2
 from penstock_retrain.errors import RetrainUnavailable
 from penstock_retrain.jobs import route_publisher
 from penstock_retrain.jobs.leases import Lease, Leases
-from penstock_retrain.jobs.outbox import RouteStatus
+from penstock_retrain.jobs.outbox import Entry, RouteStatus
 from penstock_retrain.jobs.route_publisher import RoutePublisher
 from penstock_retrain.jobs.route_view import RouteView
 from penstock_retrain.jobs.stages import Candidate, RouteChange, RouteChangeKind
@@ -175,6 +175,46 @@ async def test_two_processes_never_publish_one_model_at_a_time(bench: Bench) -> 
     assert bench.log.epochs == {"triage": 1}
 
 
+async def test_one_models_trouble_with_the_database_begins_no_others_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that publish by one transactional id in one process would end each other."""
+    split(bench, 5)
+    monkeypatch.setattr(route_publisher, "POLL_S", 0.01)
+    monkeypatch.setattr(bench.place.outbox, "models_waiting", lambda: ["other", "triage"])
+    asked, waiting, under_way = 0, bench.place.outbox.waiting, []
+    gate = asyncio.Event()
+
+    def away(model: str) -> list[Entry]:
+        nonlocal asked
+        if model == "other":
+            asked += 1
+            raise RetrainUnavailable("away")
+        return waiting(model)
+
+    publish = Writer.publish
+
+    async def counted(self: Writer, records: Sequence[Outgoing]) -> None:
+        under_way.append(self)
+        await publish(self, records)
+
+    monkeypatch.setattr(bench.place.outbox, "waiting", away)
+    monkeypatch.setattr(Writer, "publish", counted)
+    running = asyncio.create_task(bench.publisher("one", gate).run())
+    async with asyncio.timeout(30):
+        while not under_way:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert len(under_way) == 1
+    gate.set()
+    async with asyncio.timeout(30):
+        while asked < 2:  # they go on together
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert bench.statuses() == [(2, K.SPLIT, PUBLISHED)]
+
+
 async def test_a_process_that_slept_cannot_take_a_rollback_back(bench: Bench) -> None:
     split(bench, 5)
     gate = asyncio.Event()
@@ -278,6 +318,19 @@ async def test_a_rollback_by_hand_stands_and_the_job_is_rolled_back(bench: Bench
     last = RouteView()
     last.on_record(bench.log.records[-1])  # what compaction leaves
     assert last.held("triage") == held
+
+
+async def test_nobody_is_promoted_over_a_champion_that_somebody_made_meanwhile(
+    bench: Bench,
+) -> None:
+    publisher = await promoted(bench)
+    theirs = elsewhere(bench, 3)
+    theirs.variants[0].name = "triage-other"
+    bench.log.write(theirs)
+    await publisher.carry("triage")
+    assert bench.place.store.get("job-1").state is JobState.ROLLED_BACK
+    assert [v.name for v in bench.log.held().variants] == ["triage-other"]
+    assert bench.place.registry.aliases("triage") == {}
 
 
 async def test_what_cannot_be_kept_is_neither_superseded_nor_undone(

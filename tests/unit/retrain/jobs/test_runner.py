@@ -25,6 +25,7 @@ from penstock_retrain.jobs.stages import (
 )
 from penstock_retrain.jobs.states import FINAL, STAGES, Job, JobState, Trigger
 from penstock_retrain.registry.versions import VersionStatus
+from penstock_retrain.tables import JOBS
 from tests.unit.retrain.jobs.places import FOUND, Place, registered
 
 S, T, K = JobState, Trigger, RouteChangeKind
@@ -226,6 +227,36 @@ async def test_a_stage_that_the_service_lacks_fails_the_job_and_says_so(bench: B
     del bench.stages[S.TRAINING]
     job = await bench.to_the_end()
     assert (job.state, job.reason) == (S.FAILED, "this service has no stage training")
+
+
+async def test_a_policy_that_is_none_any_more_fails_the_job_and_says_so(bench: Bench) -> None:
+    """Another version of the service wrote it, with a field that this one does not know."""
+    job = bench.place.open()
+    with bench.place.database.writing() as connection:
+        connection.execute(JOBS.update().values(policy=f"{job.policy}\nwhat_was: once"))
+    job = await bench.to_the_end()
+    assert (job.state, bench.stages[S.DATASET].runs) == (S.FAILED, 0)
+    assert "what_was" in job.reason
+
+
+async def test_an_error_that_no_database_takes_fails_the_job_all_the_same(bench: Bench) -> None:
+    bench.place.open(policy="attempts: {max: 1}")
+
+    async def body(job: Job, progress: Callable[[Progress], None]) -> StageResult:
+        raise OSError("no such file: \udce4\0.json")
+
+    bench.script(S.DATASET, body)
+    job = await bench.to_the_end()
+    assert job.state is S.FAILED
+    assert job.reason.endswith("no such file: ??.json")
+
+
+async def test_a_reason_of_a_stage_has_a_bound(bench: Bench) -> None:
+    """It is told in one record of the log."""
+    bench.place.open()
+    bench.script(S.EVALUATING, refuse(Outcome.REFUSED, "worse " * 10_000))
+    job = await bench.to_the_end()
+    assert (job.state, len(job.reason)) == (S.REJECTED, 2000)
 
 
 async def test_a_person_who_aborts_ends_the_stage_that_runs(bench: Bench) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock_retrain.jobs.states import JobState, Trigger
-from penstock_retrain.registry.mirror import Mirroring
+from penstock_retrain.jobs.states import Job, JobState, Trigger
+from penstock_retrain.registry.mirror import MirrorError, Mirroring
 from penstock_retrain.registry.mlflow_mirror import TAG, MlflowMirror
+from penstock_retrain.registry.versions import Version
 from tests.unit.retrain.jobs.places import FOUND, Place
 
 S, T = JobState, Trigger
@@ -46,6 +47,30 @@ def versions(uri: str) -> list[Any]:
     return sorted(
         client(uri).search_model_versions("name = 'triage'"), key=lambda each: int(each.version)
     )
+
+
+class Particular:
+    """A mirror that takes no versions of one model: it does not like its name."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def put(self, version: Version, aliases: Sequence[str], job: Job) -> None:
+        if version.model == "a/b":
+            raise MirrorError("no such name")
+        self.shown.append(version.name)
+
+
+def test_a_version_that_the_mirror_refuses_holds_no_others_up(place: Place) -> None:
+    mirror = Particular()
+    mirroring = Mirroring(place.registry, place.store, mirror)
+    for number, model in enumerate(("a/b", "triage")):
+        place.routed(model)
+        place.done(place.to(S.TRAINING, f"job-{number}", model))
+    for _ in range(2):
+        with pytest.raises(MirrorError):
+            mirroring.step()
+    assert mirror.shown == ["triage-v1"]
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own

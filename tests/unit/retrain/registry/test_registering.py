@@ -183,6 +183,21 @@ async def test_what_somebody_changed_is_not_registered(bench: Bench) -> None:
         await bench.stage.run(job, lambda progress: None)
 
 
+async def test_what_another_job_left_under_the_name_is_not_registered(bench: Bench) -> None:
+    """The database is gone, or is an older one, and the directory of adapters is not."""
+    await bench.run(bench.job())
+    (bench.trained / "adapter_model.safetensors").write_bytes(b"other weights")
+    bench.place.close()
+    bench.place = Place(f"sqlite:///{bench.trained.parent}/another.sqlite")
+    bench.place.routed()
+    desk = SqlDesk(bench.place.store, bench.place.outbox, bench.view, lambda: None)
+    bench.stage = RegisteringStage(
+        desk, bench.place.registry, bench.adapters, bench.models, bench.key
+    )
+    with pytest.raises(StageBroken, match="is not what job job-1 trained"):
+        await bench.stage.run(bench.job(), lambda progress: None)
+
+
 async def test_a_training_that_left_nothing_is_told(bench: Bench) -> None:
     job = bench.job()
     for path in bench.trained.iterdir():
@@ -214,6 +229,29 @@ async def test_only_what_may_be_served_keeps_its_files(
     await bench.stage.clean(job)
     await bench.stage.clean(job)
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
+
+
+async def test_what_a_route_named_that_was_ended_is_removed(bench: Bench) -> None:
+    job = bench.job()
+    result = await bench.stage.run(job, lambda progress: None)
+    job = bench.place.apply(job, T.DONE, facts=result.facts)
+    job = bench.place.apply(job, T.ABORTED)
+    bench.publish()
+    bench.view.on_record(Record(Partition("routes", 0), 1, b"triage", None, (), 0))
+    bench.place.outbox.forget(bench.view.take_ended(), bench.place.tick())
+    await bench.stage.clean(job)
+    assert list(bench.adapters.iterdir()) == []
+
+
+async def test_what_a_killed_removal_left_is_removed(bench: Bench) -> None:
+    job = bench.job()
+    result = await bench.stage.run(job, lambda progress: None)
+    job = bench.place.apply(job, T.DONE, facts=result.facts)
+    job = bench.place.apply(job, T.ABORTED)
+    (bench.adapters / "triage-v1").rename(bench.adapters / ".triage-v1.gone")
+    bench.publish()
+    await bench.stage.clean(job)
+    assert list(bench.adapters.iterdir()) == []
 
 
 async def test_what_a_route_names_again_keeps_its_files_until_it_does_not(bench: Bench) -> None:

@@ -126,12 +126,13 @@ class Folding:
         arm = self._arms.get(answer.variant)
         if arm is None:
             return
-        self._wait(answer, arm, "requests")
         if answer.cached:
+            self._wait(answer, arm, "requests")
             return
         known = self._remember(answer.request_id)
         if known.answer is not None:
             return  # a repeat of what was taken
+        self._wait(answer, arm, "requests")
         known.answer = answer
         self._chars += len(answer.text)
         if answer.answered or answer.failed:

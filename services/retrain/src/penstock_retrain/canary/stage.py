@@ -162,7 +162,7 @@ class CanaryStage:
                 "continue, or decide by hand",
             )
         trial = CanaryTest.from_state(dict(before.trial))
-        if standing.champion == candidate.name:
+        if standing.champion != before.champion:
             return StageResult(
                 Outcome.INCONCLUSIVE,
                 {"verdict": {"decision": Decision.INCONCLUSIVE.value}},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 
 from penstock.codec import decode
+from penstock.errors import InvalidRequest
 from penstock.pricing import PriceTable, Tokens, UnknownPrice, cost_of
 from penstock.records import Record
 from penstock.v1 import common_pb2, feedback_pb2, response_pb2
@@ -21,7 +23,7 @@ def answer_of(record: Record, model: str, prices: PriceTable | None = None) -> A
     """A record of `responses`; None of another model, or where no client asked.
 
     Raises:
-        InvalidRequest: The record is no response.
+        InvalidRequest: The record is no response, or a number in it is none.
     """
     response = decode(record, response_pb2.GenerateResponse)
     if response.model != model or response.purpose or GOLDEN in response.labels:
@@ -36,7 +38,7 @@ def copy_of(record: Record, model: str) -> Answer | None:
     """A record of `shadows`, as an answer to the request that it repeats; None of another model.
 
     Raises:
-        InvalidRequest: The record is no response.
+        InvalidRequest: The record is no response, or a number in it is none.
     """
     response = decode(record, response_pb2.GenerateResponse)
     if response.model != model or response.purpose != common_pb2.PURPOSE_SHADOW:
@@ -48,9 +50,11 @@ def opinion_of(record: Record) -> Opinion:
     """A record of `feedback`.
 
     Raises:
-        InvalidRequest: The record is none.
+        InvalidRequest: The record is none, or a number in it is none.
     """
     feedback = decode(record, feedback_pb2.Feedback)
+    _check_number("score", feedback.score)
+    _check_number("business_value", feedback.business_value)
     given = feedback.WhichOneof("value")
     return Opinion(
         feedback.request_id,
@@ -70,6 +74,7 @@ def _answer(
     prices: PriceTable | None,
 ) -> Answer:
     total_s = response.timings.total_s
+    _check_number("timings.total_s", total_s)
     return Answer(
         request_id=request_id,
         variant=response.variant,
@@ -84,6 +89,12 @@ def _answer(
         completion_tokens=response.usage.completion_tokens,
         cost_usd=_cost(record, response, prices),
     )
+
+
+def _check_number(field: str, value: float) -> None:
+    # A test's evidence would be no number for ever after.
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{value} is no number to compare", field=field)
 
 
 def _cost(

@@ -57,7 +57,7 @@ class RequestRow:
         messages: The conversation; empty where `prompt` is set.
         prompt: Text to continue.
         passages: What the answer should rest on.
-        schema: The JSON Schema of the answer, as JSON; empty for none.
+        schema: The JSON Schema of the answer, as JSON; empty for none that JSON could hold.
     """
 
     partition: int

@@ -1,7 +1,8 @@
 """Which side of a dataset a row is on: by its ordering key alone. Pure.
 
-The same key falls on the same side in every dataset of every job, so nothing that a model was
-trained on is ever measured on, and a golden set means the same from version to version.
+The same key falls on the same side in every dataset of every job, so no row that a model was
+trained on is ever measured on, and a golden set means the same from version to version. A question
+that is asked again under another key may fall on another side.
 """
 
 from __future__ import annotations

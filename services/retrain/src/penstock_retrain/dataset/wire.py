@@ -6,7 +6,7 @@ from google.protobuf import json_format
 
 from penstock.codec import decode
 from penstock.records import Record
-from penstock.v1 import admitted_pb2, common_pb2, feedback_pb2, response_pb2
+from penstock.v1 import admitted_pb2, common_pb2, feedback_pb2, request_pb2, response_pb2
 from penstock_retrain.dataset.names import Kind
 from penstock_retrain.dataset.rows import (
     FeedbackRow,
@@ -37,9 +37,6 @@ def row_of(kind: Kind, record: Record) -> Row:
 
 def _request(record: Record, admitted: admitted_pb2.AdmittedRequest) -> RequestRow:
     request = admitted.request
-    schema = ""
-    if request.HasField("response_schema"):
-        schema = json_format.MessageToJson(request.response_schema, indent=None, sort_keys=True)
     return RequestRow(
         partition=record.partition.number,
         offset=record.offset,
@@ -56,8 +53,18 @@ def _request(record: Record, admitted: admitted_pb2.AdmittedRequest) -> RequestR
         messages=tuple(Message(each.role, each.content) for each in request.messages),
         prompt=request.prompt,
         passages=tuple(Passage(each.text, each.id or each.source) for each in request.contexts),
-        schema=schema,
+        schema=_schema(request),
     )
+
+
+def _schema(request: request_pb2.GenerateRequest) -> str:
+    """As JSON; empty for none, and where a number in it is none, which no JSON holds."""
+    if not request.HasField("response_schema"):
+        return ""
+    try:
+        return json_format.MessageToJson(request.response_schema, indent=None, sort_keys=True)
+    except (json_format.SerializeToJsonError, ValueError):
+        return ""
 
 
 def _response(record: Record, response: response_pb2.GenerateResponse) -> ResponseRow:

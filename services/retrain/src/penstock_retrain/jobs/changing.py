@@ -9,7 +9,7 @@ from penstock_retrain.jobs import effects
 from penstock_retrain.jobs.outbox import head, write_change
 from penstock_retrain.jobs.route_plan import champion_of, names
 from penstock_retrain.jobs.rows import columns_of, job_of
-from penstock_retrain.jobs.stages import RouteChange
+from penstock_retrain.jobs.stages import JobMoved, RouteChange
 from penstock_retrain.jobs.states import (
     JOURNAL,
     Event,
@@ -44,13 +44,12 @@ def change_job(connection: Connection, job: Job, event: Event, change: RouteChan
 
     Raises:
         Impossible: The event cannot happen, or facts lack what is needed.
-        JobMoved: The route is not the one that the change was decided at.
+        JobMoved: The route, or its champion, is not the one that this was decided at.
         Withdrawn: Somebody took the candidate's traffic away, which the change would give back.
         StageBroken: The change cannot be made of the route.
     """
     after = transition(job, event)
-    if event.trigger is Trigger.CONTINUED:
-        _check_champion(connection, job)
+    _check_champion(connection, job, after, event)
     # Whatever it came to: what it leaves behind is looked through again once it has ended.
     values = {**columns_of(after), "cleaned": 0}
     connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(**values))
@@ -62,19 +61,31 @@ def change_job(connection: Connection, job: Job, event: Event, change: RouteChan
     return after
 
 
-def _check_champion(connection: Connection, job: Job) -> None:
-    """A comparison goes on with the champion that it began with, or not at all."""
-    journal = job.result(JobState.CANARY).get(JOURNAL) or job.result(JobState.SHADOW).get(JOURNAL)
-    route = head(connection, job.model)
+def _check_champion(connection: Connection, before: Job, after: Job, event: Event) -> None:
+    """A comparison goes on with the champion that it began with, and promotes over no other."""
+    promoted = after.state is JobState.PROMOTED and event.trigger is Trigger.APPROVED
+    if not promoted and event.trigger not in (Trigger.CONTINUED, Trigger.PROMOTE):
+        return
+    results = (before.result(state).get(JOURNAL) for state in (JobState.CANARY, JobState.SHADOW))
+    journal = next(filter(None, results), None)
+    route = head(connection, before.model)
     if journal is None or route is None:
         return
-    before, now = journal["champion"], champion_of(route)
-    if now != before:
-        raise Impossible(
-            f"the champion of {job.model} is {now or 'nobody'} now and was {before} when job "
-            f"{job.id} compared: make {before} the champion again with penstock routes apply FILE, "
-            "or end the job and start another"
-        )
+    compared, now = journal["champion"], champion_of(route)
+    candidate = effects.candidate_of(before)
+    made_so = candidate is not None and now == candidate.name
+    if now == compared or (made_so and event.trigger is not Trigger.CONTINUED):
+        return
+    said = (
+        f"the champion of {before.model} is {now or 'nobody'} now and was {compared} when job "
+        f"{before.id} compared"
+    )
+    if event.trigger is Trigger.PROMOTE:
+        raise JobMoved(said)  # the stage looks again, and asks a person
+    raise Impossible(
+        f"{said}: make {compared} the champion again with penstock routes apply FILE, or end the "
+        "job and start another"
+    )
 
 
 def record(

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from penstock.codec import encode
 from penstock.errors import Unavailable
@@ -33,6 +33,7 @@ _encode = functools.partial(encode, source="retrain")
 POLL_S = 2.0
 BATCH = 100
 PROGRESS_S = 0.5  # between two that are written of one job
+MAX_BYTES = 1_000_000  # of a record's value: brokers take 1,048,588 of all of it, unless told
 
 
 class News:
@@ -115,9 +116,15 @@ class News:
         records = []
         for job_id in due:
             job, progress = self._progress.pop(job_id)
-            update = progress_update(job, progress, self._clock_us())
-            records.append(_encode(update, topic=self._jobs, key=job_id))
             self._told_at[job_id] = now
+            try:
+                update = progress_update(job, progress, self._clock_us())
+            except (ValueError, TypeError) as error:
+                # A stage may say what the contract cannot: a metric that is no number.
+                log.warning("progress cannot be told", job=job_id, error=repr(error))
+                metrics.UNTOLD.labels("progress").inc()
+                continue
+            records.append(_encode(update, topic=self._jobs, key=job_id))
         if records:
             try:
                 await self._publisher.publish(records)
@@ -128,8 +135,8 @@ class News:
     async def _records(self, job: Job, transition: Transition) -> list[Outgoing]:
         """What is to be written of a transition.
 
-        A part that cannot be made is left out, and people are told: it would end every process that
-        comes to it, and nothing after it would ever be told.
+        A part that cannot be made, or that no broker takes, is left out, and people are told: it
+        would end or stop every process that comes to it, and nothing after it would ever be told.
 
         Raises:
             Unavailable: The database cannot be read.
@@ -138,7 +145,9 @@ class News:
         parts = {"change": self._change, "cost": self._cost, "alert": self._alert}
         for part, make in parts.items():
             try:
-                records += await make(job, transition)
+                made = await make(job, transition)
+                _check_sizes(made)
+                records += made
             except Unavailable:
                 raise
             except Exception as error:
@@ -174,3 +183,9 @@ class News:
             opened_us = max((at for at in began if at <= transition.at_us), default=opened_us)
         alert = alert_of(job, transition, opened_us)
         return [] if alert is None else [alert_record(alert, self._alerts)]
+
+
+def _check_sizes(records: Sequence[Outgoing]) -> None:
+    for record in records:
+        if len(record.value or b"") > MAX_BYTES:
+            raise ValueError(f"a record of {len(record.value or b'')} bytes is too large")

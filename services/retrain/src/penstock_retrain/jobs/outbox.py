@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -168,6 +168,30 @@ class Outbox:
                     )
                 elif route.version > known.version:
                     _set_head(connection, route)
+
+    def forget(self, ended: Mapping[str, route_pb2.Route | None], now_us: int) -> None:
+        """Takes in that models' routes were ended: nothing is made of them any more. Idempotent.
+
+        What waits of such a model is not written: it would bring the route back. Nothing is done
+        where the route was made anew and the head has followed it, or something is made of it.
+
+        Args:
+            ended: The models, each with what stands on the log again; None where nothing does.
+            now_us: The present, microseconds since 1970.
+        """
+        with self._database.writing() as connection:
+            for model, held in ended.items():
+                known = head(connection, model, lock=True)
+                if known is None or (held is not None and held.version >= known.version):
+                    continue
+                if held is not None and connection.execute(_waiting(model)).first() is not None:
+                    continue
+                connection.execute(
+                    ROUTES.update()
+                    .where(ROUTES.c.model == model, ROUTES.c.status == RouteStatus.WAITING)
+                    .values(status=RouteStatus.SUPERSEDED, settled_us=now_us)
+                )
+                connection.execute(ROUTE_HEADS.delete().where(ROUTE_HEADS.c.model == model))
 
     def supersede(
         self,

@@ -35,7 +35,10 @@ def undo_promotion(connection: Connection, entry: Entry, now_us: int) -> None:
     job = locked(connection, entry.job_id)
     if job is None or job.state is not JobState.PROMOTED:
         return
-    reason = "somebody else's route came before the promotion, and changed what the candidate gets"
+    reason = (
+        "somebody else's route came before the promotion, and changed what the candidate gets or "
+        "who is champion"
+    )
     event = Event(Trigger.ROLLED_BACK_BY_HAND, now_us, reason)
     try:
         with connection.begin_nested():

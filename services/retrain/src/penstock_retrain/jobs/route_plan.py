@@ -75,7 +75,8 @@ def rebased(
     """A change that was made of `base`, made of a route that somebody else wrote meanwhile.
 
     None where it must not be: somebody else has changed what the candidate gets, and only what
-    takes traffic from it may come after that. None also where the route says so already.
+    takes traffic from it may come after that, or has made another one champion, over whom nobody
+    meant to promote it. None also where the route says so already.
 
     Args:
         standing: Somebody else's route.
@@ -85,6 +86,9 @@ def rebased(
     name = change.candidate.name
     gives = change.kind not in (RouteChangeKind.WITHDRAW, RouteChangeKind.RESTORE)
     if gives and _find(standing, name) != _find(base, name):
+        return None
+    promotes = change.kind is RouteChangeKind.PROMOTE
+    if promotes and champion_of(standing) != champion_of(base):
         return None
     try:
         return changed(standing, change, base)
@@ -177,13 +181,17 @@ def _set(
 
 
 def _split(route: route_pb2.Route, candidate: Candidate, percent: float) -> None:
-    share = round(percent * WHOLE / 100)
+    share = max(1, round(percent * WHOLE / 100))  # without any, it would count as withdrawn
     _set(route, candidate, _CANDIDATE, share)
     others = [
         v
         for v in route.variants
         if v.stage in (_CHAMPION, _CANDIDATE) and v.name != candidate.name and v.weight
     ]
+    if not others:
+        # Somebody gave the candidate all: what it is not to have goes back to the champion.
+        others = [_champion(route)]
+        others[0].weight = WHOLE
     total = sum(variant.weight for variant in others)
     for variant in others:
         # One that had traffic keeps some, unless the candidate takes all.

@@ -112,7 +112,7 @@ class RoutePublisher:
                 self._wake.clear()
                 try:
                     models = await asyncio.to_thread(self._outbox.models_waiting)
-                    await asyncio.gather(*(self._carry(model) for model in models))
+                    await asyncio.gather(*(self._carry_if_can(model) for model in models))
                 except Unavailable as error:
                     log.warning("routes wait for the database", error=str(error))
                 with contextlib.suppress(TimeoutError):
@@ -121,6 +121,13 @@ class RoutePublisher:
         finally:
             for model in list(self._holds):
                 await self._drop(model)
+
+    async def _carry_if_can(self, model: str) -> None:
+        """Publishes what waits of one model; where that fails, the others' goes on."""
+        try:
+            await self._carry(model)
+        except Unavailable as error:
+            log.warning("a route waits for the database", model=model, error=str(error))
 
     async def carry(self, model: str) -> None:
         """Publishes what waits of one model, once."""

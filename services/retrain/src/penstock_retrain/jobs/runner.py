@@ -16,7 +16,7 @@ from typing import Protocol
 from penstock.errors import Unavailable
 from penstock.telemetry import logger
 from penstock_retrain import metrics
-from penstock_retrain.jobs.policy import backoff_s, parse_policy
+from penstock_retrain.jobs.policy import Policy, PolicyError, backoff_s, parse_policy
 from penstock_retrain.jobs.stages import (
     JobMoved,
     NotYet,
@@ -204,6 +204,11 @@ class Runner:
         stage = self._stages.get(job.state)
         if stage is None:
             return self._event(Trigger.BROKEN, f"this service has no stage {job.state}")
+        try:
+            policy = parse_policy(job.policy)
+        except PolicyError as error:
+            # It was one when the job was opened: the service is another since.
+            return self._event(Trigger.BROKEN, f"the job's policy is none any more: {error}")
         running = asyncio.create_task(stage.run(job, self._report(job)))
         keeping = asyncio.create_task(self._keep_claim(job))
         try:
@@ -220,26 +225,27 @@ class Runner:
             return self._event(Trigger.BROKEN, str(error))
         except Exception as error:  # noqa: BLE001 - a stage may fail in any way: it is tried again
             log.warning("a stage failed", job=job.id, stage=str(job.state), error=repr(error))
-            return self._failed(job, error)
+            return self._failed(job, policy, error)
         finally:
             for task in (running, keeping):
                 task.cancel()
             await asyncio.gather(running, keeping, return_exceptions=True)
 
     def _of_result(self, result: StageResult) -> Event:
-        return Event(_TRIGGERS[result.outcome], self._clock_us(), result.reason, facts=result.facts)
+        reason = _written(result.reason)
+        return Event(_TRIGGERS[result.outcome], self._clock_us(), reason, facts=result.facts)
 
-    def _failed(self, job: Job, error: Exception) -> Event:
+    def _failed(self, job: Job, policy: Policy, error: Exception) -> Event:
         failed = job.attempts.get(job.state, 0) + 1
-        wait_s = backoff_s(parse_policy(job.policy), failed)
+        wait_s = backoff_s(policy, failed)
         now_us = self._clock_us()
-        reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
+        reason = _written(f"{type(error).__name__}: {error}")
         return Event(
             Trigger.ATTEMPT_FAILED, now_us, reason, retry_at_us=now_us + round(wait_s * 1e6)
         )
 
     def _event(self, trigger: Trigger, reason: str) -> Event:
-        return Event(trigger, self._clock_us(), reason[:MAX_REASON])
+        return Event(trigger, self._clock_us(), _written(reason))
 
     async def _apply(self, job: Job, event: Event) -> Job:
         try:
@@ -316,3 +322,9 @@ class Runner:
     async def _clean_later(self, job: Job) -> None:
         again_us = self._clock_us() + round(CLEAN_RETRY_S * 1e6)
         await asyncio.to_thread(self._store.cleaned, job, retry_at_us=again_us)
+
+
+def _written(reason: str) -> str:
+    """As databases and the log take it, within a bound: errors may quote whatever they were of."""
+    whole = reason.encode("utf-8", "replace").decode("utf-8")
+    return whole.replace("\0", "?")[:MAX_REASON]

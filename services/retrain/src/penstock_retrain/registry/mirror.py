@@ -55,6 +55,8 @@ class Mirroring:
         self._registry = registry
         self._jobs = jobs
         self._mirror = mirror
+        # Versions that could not be, by name: their turn comes after the others'.
+        self._failed: set[str] = set()
 
     async def run(self) -> None:
         """Mirrors until cancelled."""
@@ -71,12 +73,18 @@ class Mirroring:
         """Mirrors what changed; returns how many versions. Blocks.
 
         Raises:
-            MirrorError: One could not be; it and those after it wait.
+            MirrorError: One could not be; it waits, and those after it until the next step.
         """
         done = 0
-        for version, aliases in self._registry.unmirrored():
+        found = self._registry.unmirrored()
+        for version, aliases in sorted(found, key=lambda each: each[0].name in self._failed):
             names = sorted(name for name, number in aliases.items() if number == version.version)
-            self._mirror.put(version, names, self._jobs.get(version.job_id))
+            try:
+                self._mirror.put(version, names, self._jobs.get(version.job_id))
+            except MirrorError:
+                self._failed.add(version.name)
+                raise
+            self._failed.discard(version.name)
             self._registry.mirrored(version)
             done += 1
         return done

@@ -72,7 +72,7 @@ class RegisteringStage:
             # Copying took a while: who has lost the job meanwhile puts nothing there.
             await self._desk.note(job, {})
             await asyncio.to_thread(_put, made, place)
-        return await asyncio.to_thread(self._found, version, place)
+        return await asyncio.to_thread(self._found, job, version, place)
 
     async def clean(self, job: Job) -> None:
         """Removes what is half made; of a version that may not come back also its files.
@@ -92,12 +92,19 @@ class RegisteringStage:
             raise NotYet(f"{version.name} is retired, and the route of {job.model} may name it")
         await asyncio.to_thread(self._remove, version)
 
-    def _found(self, version: Version, place: Path) -> StageResult:
+    def _found(self, job: Job, version: Version, place: Path) -> StageResult:
         try:
             digest = verify(place)
+            same = _weights(job, place) == _weights(job, _source(job))
         except ManifestError as error:
             # Not ours to mend: somebody wrote into a place that is written once.
             raise StageBroken(f"{place} is there and is not what was signed: {error}") from error
+        if not same:
+            # Of a database that is gone, or older than the directory: gates saw other weights.
+            raise StageBroken(
+                f"{place} is there and is not what job {job.id} trained: move it away, and start "
+                "another job"
+            )
         facts = {
             "name": version.name,
             "version": version.version,
@@ -112,9 +119,7 @@ class RegisteringStage:
 
     def _copied(self, job: Job, version: Version, place: Path) -> Path:
         """All that goes to a place, in a directory of this run's own."""
-        source = Path(str(job.result(JobState.TRAINING).get("dir", "")))
-        if not source.is_dir() or not any(source.iterdir()):
-            raise StageBroken(f"training said that the weights are in {source}: nothing is there")
+        source = _source(job)
         half = _half(place)
         half.mkdir(exist_ok=True)
         inside = Path(tempfile.mkdtemp(dir=half)) / place.name
@@ -122,8 +127,8 @@ class RegisteringStage:
         shutil.copytree(source, inside, ignore=shutil.ignore_patterns(MANIFEST, CARD))
         card = model_card(job, version, digest=digest_of(file_digests(inside)))
         (inside / CARD).write_text(card, encoding="utf-8")
-        for name, path in job.result(JobState.EVALUATING).get("attachments", {}).items():
-            shutil.copyfile(path, inside / Path(name).name)
+        for name, path in _attachments(job).items():
+            shutil.copyfile(path, inside / name)
         write_manifest(inside, self._key)
         return inside
 
@@ -135,10 +140,11 @@ class RegisteringStage:
 
     def _remove(self, version: Version) -> None:
         place = self._place(version)
+        # Renamed first: what an engine finds is whole until it is gone.
+        gone = place.with_name(f".{place.name}.gone")
+        if gone.exists():  # a killed run left it
+            shutil.rmtree(gone)
         if place.exists():
-            # Renamed first: what an engine finds is whole until it is gone.
-            gone = place.with_name(f".{place.name}.gone")
-            shutil.rmtree(gone, ignore_errors=True)
             place.rename(gone)
             shutil.rmtree(gone)
 
@@ -152,6 +158,27 @@ class RegisteringStage:
         place = self._places[version.kind]
         place.mkdir(parents=True, exist_ok=True)
         return place / version.name
+
+
+def _source(job: Job) -> Path:
+    """Where the training has left the weights."""
+    source = Path(str(job.result(JobState.TRAINING).get("dir", "")))
+    if not source.is_dir() or not any(source.iterdir()):
+        raise StageBroken(f"training said that the weights are in {source}: nothing is there")
+    return source
+
+
+def _attachments(job: Job) -> dict[str, str]:
+    """Files that go with the version, by the name that they have there."""
+    found = job.result(JobState.EVALUATING).get("attachments", {})
+    return {Path(name).name: str(path) for name, path in found.items()}
+
+
+def _weights(job: Job, directory: Path) -> dict[str, str]:
+    """What training made of a directory's files, without what comes beside it here."""
+    beside = {MANIFEST, CARD, *_attachments(job)}
+    found = file_digests(directory)
+    return {name: each for name, each in found.items() if Path(name).name not in beside}
 
 
 def _half(place: Path) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from penstock_retrain.gates.examples import Answer, Example
 from penstock_retrain.gates.metrics.parsing import parsed
 
-__all__ = ["JsonValid"]
+__all__ = ["JsonValid", "check_schema"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,21 @@ class JsonValid:
         if example.schema is None:
             return float(type(found) is type(wanted))
         return float(_checker(json.dumps(example.schema, sort_keys=True)).is_valid(found))
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Refuses what no answer could be held against.
+
+    Raises:
+        ValueError: It is no JSON Schema.
+    """
+    # Takes a while to load, and most suites have no schema.
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"it is no JSON Schema: {error.message}") from None
 
 
 @functools.lru_cache(maxsize=64)
