@@ -9,8 +9,14 @@ __all__ = ["same"]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; texts but for case and white space."""
-    return _plain(one) == _plain(other)
+    """Whether two JSON values are equal; texts but for case and white space.
+
+    What is nested too deeply to be written is equal to nothing.
+    """
+    try:
+        return _plain(one) == _plain(other)
+    except RecursionError:
+        return False
 
 
 def _plain(value: Any) -> str:

@@ -83,25 +83,17 @@ def apply_label(answer: str, label: str, field: str) -> str | None:
     if wanted is None:
         assert given is not None
         if not field:
-            return answer if any(_same(value, label) for value in given.values()) else None
+            return answer if any(same(value, label) for value in given.values()) else None
         wanted = {field: _like(given.get(field), label)}
     written = _written(wanted)
     if given is None or written is None:
         return written
-    changed = {name: value for name, value in wanted.items() if not _same(given.get(name), value)}
+    changed = {name: value for name, value in wanted.items() if not same(given.get(name), value)}
     if not changed:
         return answer
     spaced = '": ' in answer
     separators = (", ", ": ") if spaced else (",", ":")
     return _written({**given, **changed}, separators)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same; those that are nested too deeply to be compared are not."""
-    try:
-        return same(one, other)
-    except RecursionError:
-        return False
 
 
 def _newest(feedback: Sequence[FeedbackRow], field: str) -> Any:
