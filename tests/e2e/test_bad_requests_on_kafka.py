@@ -16,7 +16,8 @@ from penstock.v1 import common_pb2, response_pb2
 from penstock_native.stack import Stack
 from tests.e2e.support import TICKET
 
-pytestmark = pytest.mark.e2e
+# The first of a session starts the stack, beside another file's.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 Code = common_pb2.ErrorCode
 GOOD = {"messages": [{"role": "user", "content": TICKET}]}

@@ -13,7 +13,7 @@ from examples.triage.adapter import train_adapter
 from examples.triage.generate import Corpus, Rule, Split
 from tests.e2e.support import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 from penstock_native.stack import Stack
 from tests.e2e.support import ROOT
 
-pytestmark = pytest.mark.e2e
+# The first of a session starts the stack, beside another file's.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_every_claim_of_the_demonstration_holds(stack: Stack, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from openai import OpenAI
 from penstock_native.stack import Stack
 from tests.e2e.support import TICKET
 
-pytestmark = pytest.mark.e2e
+# The first of a session starts the stack, beside another file's.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 needs_kcat = pytest.mark.skipif(not shutil.which("kcat"), reason="kcat is not installed")
 needs_grpcurl = pytest.mark.skipif(not shutil.which("grpcurl"), reason="grpcurl is not installed")
