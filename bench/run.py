@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import re
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,8 @@ def main() -> None:
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    # Broken off from outside, a part still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(quick=options.quick)
     for part in parts:
         run_part(part, results, options)
