@@ -215,7 +215,8 @@ class _Service:
     async def _observe_once(self) -> None:
         ended, routes = self._view.take_ended(), self._view.take_new()
         try:
-            await asyncio.to_thread(self._outbox.forget, ended, time.time_ns() // 1000)
+            if ended:
+                await asyncio.to_thread(self._outbox.forget, ended, time.time_ns() // 1000)
             await asyncio.to_thread(self._outbox.observe, routes)
         except BaseException:
             self._view.put_back(routes, ended)

@@ -67,12 +67,16 @@ class RegisteringStage:
         progress(Progress("copying the weights"))
         version = await asyncio.to_thread(self._version, job)
         place = await asyncio.to_thread(self._place, version)
-        if not await asyncio.to_thread(place.exists):
+        was_there = await asyncio.to_thread(place.exists)
+        if not was_there:
             made = await asyncio.to_thread(self._copied, job, version, place)
             # Copying took a while: who has lost the job meanwhile puts nothing there.
             await self._desk.note(job, {})
             await asyncio.to_thread(_put, made, place)
-        return await asyncio.to_thread(self._found, job, version, place)
+        result = await asyncio.to_thread(self._found, version, place)
+        if was_there:
+            await asyncio.to_thread(_check_trained, job, place)
+        return result
 
     async def clean(self, job: Job) -> None:
         """Removes what is half made; of a version that may not come back also its files.
@@ -92,19 +96,12 @@ class RegisteringStage:
             raise NotYet(f"{version.name} is retired, and the route of {job.model} may name it")
         await asyncio.to_thread(self._remove, version)
 
-    def _found(self, job: Job, version: Version, place: Path) -> StageResult:
+    def _found(self, version: Version, place: Path) -> StageResult:
         try:
             digest = verify(place)
-            same = _weights(job, place) == _weights(job, _source(job))
         except ManifestError as error:
             # Not ours to mend: somebody wrote into a place that is written once.
             raise StageBroken(f"{place} is there and is not what was signed: {error}") from error
-        if not same:
-            # Of a database that is gone, or older than the directory: gates saw other weights.
-            raise StageBroken(
-                f"{place} is there and is not what job {job.id} trained: move it away, and start "
-                "another job"
-            )
         facts = {
             "name": version.name,
             "version": version.version,
@@ -172,6 +169,16 @@ def _attachments(job: Job) -> dict[str, str]:
     """Files that go with the version, by the name that they have there."""
     found = job.result(JobState.EVALUATING).get("attachments", {})
     return {Path(name).name: str(path) for name, path in found.items()}
+
+
+def _check_trained(job: Job, place: Path) -> None:
+    """Refuses what stands under a version's name and is not what its job trained."""
+    if _weights(job, place) != _weights(job, _source(job)):
+        # Of a database that is gone, or older than the directory: gates saw other weights.
+        raise StageBroken(
+            f"{place} is there and is not what job {job.id} trained: move it away, and start "
+            "another job"
+        )
 
 
 def _weights(job: Job, directory: Path) -> dict[str, str]:
