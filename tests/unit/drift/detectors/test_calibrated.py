@@ -73,7 +73,9 @@ def test_whatever_threshold_a_policy_may_have_a_detector_runs_at_it(name: str, d
         return
     detector = make(name, dial, True)
     fired_at(detector, shifted(1, 0, 3, 100))
-    make(name, dial, True).restore(json.loads(json.dumps(detector.state(), allow_nan=False)))
+    again = make(name, dial, True)
+    again.restore(json.loads(json.dumps(detector.state(), allow_nan=False)))
+    assert json.dumps(again.state()) == json.dumps(detector.state())
 
 
 @pytest.mark.parametrize("name", DIALS)

@@ -231,11 +231,16 @@ async def test_only_what_may_be_served_keeps_its_files(
     assert [p.name for p in bench.adapters.iterdir()] == (["triage-v1"] if stays else [])
 
 
-async def test_what_a_route_named_that_was_ended_is_removed(bench: Bench) -> None:
+async def aborted(bench: Bench) -> Job:
+    """A job that was ended once its version was registered."""
     job = bench.job()
     result = await bench.stage.run(job, lambda progress: None)
     job = bench.place.apply(job, T.DONE, facts=result.facts)
-    job = bench.place.apply(job, T.ABORTED)
+    return bench.place.apply(job, T.ABORTED)
+
+
+async def test_what_a_route_named_that_was_ended_is_removed(bench: Bench) -> None:
+    job = await aborted(bench)
     bench.publish()
     bench.view.on_record(Record(Partition("routes", 0), 1, b"triage", None, (), 0))
     bench.place.outbox.forget(bench.view.take_ended(), bench.place.tick())
@@ -244,10 +249,7 @@ async def test_what_a_route_named_that_was_ended_is_removed(bench: Bench) -> Non
 
 
 async def test_what_a_killed_removal_left_is_removed(bench: Bench) -> None:
-    job = bench.job()
-    result = await bench.stage.run(job, lambda progress: None)
-    job = bench.place.apply(job, T.DONE, facts=result.facts)
-    job = bench.place.apply(job, T.ABORTED)
+    job = await aborted(bench)
     (bench.adapters / "triage-v1").rename(bench.adapters / ".triage-v1.gone")
     bench.publish()
     await bench.stage.clean(job)
@@ -255,10 +257,7 @@ async def test_what_a_killed_removal_left_is_removed(bench: Bench) -> None:
 
 
 async def test_what_a_route_names_again_keeps_its_files_until_it_does_not(bench: Bench) -> None:
-    job = bench.job()
-    result = await bench.stage.run(job, lambda progress: None)
-    job = bench.place.apply(job, T.DONE, facts=result.facts)
-    job = bench.place.apply(job, T.ABORTED)
+    job = await aborted(bench)
     named = bench.place.outbox.head("triage")
     assert named is not None
     named.version += 1

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from penstock.jsonlines import split_lines
 from penstock_retrain.dataset.rows import Message
 from penstock_retrain.gates.errors import SuiteError
 from penstock_retrain.gates.examples import Example
 from penstock_retrain.gates.loaded import LoadedSuite
-from penstock_retrain.gates.metrics.json_valid import check_schema
+from penstock_retrain.gates.metrics.json_valid import JsonSchema
 from penstock_retrain.gates.metrics.parsing import parsed
 from penstock_retrain.gates.suite import FIELDS, Source, Suite, faults_of
 from penstock_retrain.gates.variants import varied
@@ -165,16 +165,9 @@ class _Line(BaseModel):
     messages: tuple[_Turn, ...] = ()
     prompt: str = ""
     expected: Any = None
-    schema_: Mapping[str, Any] | None = Field(default=None, alias="schema")
+    schema_: JsonSchema | None = Field(default=None, alias="schema")
     forbidden: tuple[str, ...] = ()
     labels: Mapping[str, str] = Field(default_factory=dict)
-
-    @field_validator("schema_")
-    @classmethod
-    def _is_one(cls, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        if value is not None:
-            check_schema(value)
-        return value
 
     @model_validator(mode="after")
     def _one_question(self) -> _Line:

@@ -22,20 +22,12 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from penstock_retrain.gates.examples import ORIGINAL
 from penstock_retrain.gates.metrics.catalogue import CATALOGUE
 from penstock_retrain.gates.metrics.declared import Declared, Metric, Scale
-from penstock_retrain.gates.metrics.json_valid import check_schema
+from penstock_retrain.gates.metrics.json_valid import JsonSchema
 
 __all__ = ["FIELDS", "Rule", "Source", "Suite", "Than", "Variant", "faults_of", "metric_of"]
 
@@ -191,17 +183,10 @@ class Suite(_Part):
     about: str = ""
     examples: Source
     answers: AnswerSettings = AnswerSettings()
-    schema_: Mapping[str, Any] | None = Field(default=None, alias="schema")
+    schema_: JsonSchema | None = Field(default=None, alias="schema")
     variants: tuple[Variant, ...] = ()
     slices: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = Field(min_length=1)
-
-    @field_validator("schema_")
-    @classmethod
-    def _is_one(cls, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        if value is not None:
-            check_schema(value)
-        return value
 
 
 Fault = tuple[tuple[int | str, ...], str]

@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
 
 from penstock_retrain.gates.examples import Answer, Example
 from penstock_retrain.gates.metrics.parsing import parsed
 
-__all__ = ["JsonValid", "check_schema"]
+__all__ = ["JsonSchema", "JsonValid"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,7 @@ class JsonValid:
         return float(_checker(json.dumps(example.schema, sort_keys=True)).is_valid(found))
 
 
-def check_schema(schema: Mapping[str, Any]) -> None:
-    """Refuses what no answer could be held against.
-
-    Raises:
-        ValueError: It is no JSON Schema.
-    """
+def _check_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     # Takes a while to load, and most suites have no schema.
     from jsonschema import Draft202012Validator, SchemaError
 
@@ -47,6 +44,11 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise ValueError(f"it is no JSON Schema: {error.message}") from None
+    return schema
+
+
+# As a field of a document: what no answer could be held against is refused with it.
+JsonSchema = Annotated[Mapping[str, Any], AfterValidator(_check_schema)]
 
 
 @functools.lru_cache(maxsize=64)
